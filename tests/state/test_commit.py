@@ -1,0 +1,130 @@
+"""Commits: what changed is seen by all at once, and a writer's death inside one harms nobody."""
+
+import os
+import select
+import signal
+from pathlib import Path
+
+import pytest
+
+from virtd.errors import VirtError
+from virtd.state import files, journal
+from virtd.state.commit import Generation
+
+
+def test_the_counter_rises_with_each_commit_in_every_process(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    before = generation.current()
+    assert before is not None
+    pid = os.fork()
+    if pid == 0:
+        with Generation(str(tmp_path)).commit():
+            pass
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert generation.current() == before + 1
+
+
+def test_no_view_is_trusted_during_a_commit(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    with generation.commit():
+        assert generation.current() is None
+    assert generation.current() is not None
+
+
+def test_a_writers_death_inside_a_commit_is_completed_by_the_next_reader(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    before = generation.current()
+    pid = os.fork()
+    if pid == 0:
+        with Generation(str(tmp_path)).commit():
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    after = generation.current()
+    assert after is not None
+    assert after != before
+
+
+def test_concurrent_commits_are_all_counted(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    before = generation.current()
+    assert before is not None
+    children = []
+    for _ in range(8):
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(50):
+                with generation.commit() as change:
+                    change.event("test", "tick")
+            os._exit(0)
+        children.append(pid)
+    for pid in children:
+        assert os.waitpid(pid, 0)[1] == 0
+    assert generation.current() == before + 400
+
+
+def test_a_failing_commit_ends(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    with pytest.raises(VirtError), generation.commit() as change:
+        change.publish(files.Pending(str(tmp_path / "missing"), str(tmp_path / "target"), durable=False))
+    assert generation.current() is not None
+
+
+def test_subscribers_hear_of_every_event_in_order_from_any_process(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    with generation.commit() as change:
+        change.event("test", "before")
+    reader = generation.subscribe()
+    assert reader.read() == []
+    pid = os.fork()
+    if pid == 0:
+        for number in range(300):
+            with generation.commit() as change:
+                change.event("test", "tick", number=number)
+        os._exit(0)
+    numbers: list[object] = []
+    while len(numbers) < 300:
+        assert select.select([reader], [], [], 10)[0]
+        numbers += [record["number"] for record in reader.read()]
+    os.waitpid(pid, 0)
+    assert numbers == list(range(300))
+    assert reader.read() == []
+    reader.close()
+
+
+def test_a_slow_subscriber_misses_nothing_over_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "SEGMENT_SIZE", 200)
+    generation = Generation(str(tmp_path))
+    reader = generation.subscribe()
+    for number in range(20):
+        with generation.commit() as change:
+            change.event("test", "tick", number=number, padding="x" * 50)
+    assert [record["number"] for record in reader.read()] == list(range(20))
+    assert len(os.listdir(tmp_path / "journal")) <= journal.SEGMENTS_KEPT + 1
+    reader.close()
+
+
+def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    reader = generation.subscribe()
+    with generation.commit() as change:
+        change.event("test", "one")
+    with open(tmp_path / "journal" / "1", "ab") as segment:
+        segment.write(b'{"source":"te')
+    with generation.commit() as change:
+        change.event("test", "two")
+    assert [record["name"] for record in reader.read()] == ["one", "two"]
+    reader.close()
+
+
+def test_reading_in_portions(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    reader = generation.subscribe()
+    with generation.commit() as change:
+        for number in range(30):
+            change.event("test", "tick", number=number, padding="x" * 10000)
+    numbers: list[object] = []
+    while portion := reader.read(most=5):
+        numbers += [record["number"] for record in portion]
+    assert numbers == list(range(30))
+    reader.close()

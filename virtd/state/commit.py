@@ -1,0 +1,134 @@
+"""The generation: one counter that tells every process whether anything changed.
+
+All that others can see (a definition, a guest's status, an event in the journal) becomes visible inside a
+*commit*, a critical section of a few renames under one flock. When it ends the counter is one higher, so a view
+that was read under one value of the counter is right for as long as the value stands.
+
+A process can die inside a commit. The counter's second word is 1 while a commit is under way; a reader who finds
+it so trusts no view, and completes the commit of a writer that died.
+"""
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from virtd.state import journal
+from virtd.state.files import Pending, make_directory, os_error, remove
+
+_WORDS = struct.Struct("=QQ")  # the counter; 1 while a commit is under way
+
+
+class Change:
+    """What one commit makes visible, in this order: files, then events."""
+
+    def __init__(self, log: journal.Writer) -> None:
+        self._journal = log
+
+    def publish(self, pending: Pending) -> None:
+        """Put a prepared file in its place."""
+        pending.publish()
+
+    def remove(self, path: str, *, durable: bool = False) -> None:
+        """Remove a file, if it is there."""
+        remove(path, durable=durable)
+
+    def event(self, source: str, name: str, **values: object) -> None:
+        """Tell all subscribers of something that happened.
+
+        Args:
+            source: the driver it comes from ('qemu', 'network', …).
+            name: what happened, in that driver's terms.
+            values: what is to be known of it; must fit into JSON.
+        """
+        self._journal.append({"source": source, "name": name, **values})
+
+
+class Generation:
+    """The counter of one instance, mapped into this process."""
+
+    def __init__(self, runtime: str) -> None:
+        """
+        Args:
+            runtime: the instance's run-time directory; made if it is missing.
+
+        Raises:
+            VirtError: VIR_ERR_SYSTEM_ERROR.
+        """
+        self._path = f"{runtime}/generation"
+        self._journal_directory = f"{runtime}/journal"
+        make_directory(self._journal_directory)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if os.fstat(descriptor).st_size < _WORDS.size:
+                    os.ftruncate(descriptor, _WORDS.size)
+                self._map = mmap.mmap(descriptor, _WORDS.size)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise os_error(error, f"cannot map '{self._path}'") from None
+
+    def current(self) -> int | None:
+        """The counter's value; None while a commit is under way, when no view can be trusted."""
+        counter, busy = _WORDS.unpack_from(self._map)
+        if not busy:
+            return int(counter)
+        # Someone is at it now, or died at it. Only in the second case is the lock free.
+        descriptor = self._open()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        else:
+            return self._complete()
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def commit(self) -> Iterator[Change]:
+        """Make changes visible to all at once, to processes that look and to those that wait for events.
+
+        Nothing in the block may wait for anybody: everybody waits for it.
+        """
+        descriptor = self._open()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            counter, _ = _WORDS.unpack_from(self._map)
+            _WORDS.pack_into(self._map, 0, counter, 1)
+            with _Completion(self), journal.Writer(self._journal_directory) as log:
+                yield Change(log)
+        finally:
+            os.close(descriptor)
+
+    def _complete(self) -> int:
+        """End a commit, one's own or that of a writer that died; the lock is held."""
+        counter, _ = _WORDS.unpack_from(self._map)
+        _WORDS.pack_into(self._map, 0, counter + 1, 0)
+        return int(counter) + 1
+
+    def _open(self) -> int:
+        # A descriptor of one's own: a flock belongs to the open file, which forked processes would share.
+        return os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+
+    def subscribe(self) -> journal.Reader:
+        """A reader of the events which begin now."""
+        return journal.Reader(self._journal_directory)
+
+
+class _Completion:
+    """Ends the commit even if its block raised: what it had made visible by then is visible."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._generation._complete()

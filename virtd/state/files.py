@@ -1,0 +1,139 @@
+"""Whole files: a reader sees the old content or the new one, never a part, whatever dies when.
+
+The temporary file beside the target has one fixed name. Writers of one target hold a lock that excludes
+each other, so that a temporary file which a killed writer left is overwritten by the next, and never piles up.
+"""
+
+import errno
+import os
+from typing import NamedTuple
+
+from virtd import constants as c
+from virtd.errors import VirtError
+
+
+class Pending(NamedTuple):
+    """New content of a file, wholly on disk under a temporary name."""
+
+    temporary: str
+    path: str
+    durable: bool
+
+    def publish(self) -> None:
+        """Put the content in its place, atomically."""
+        try:
+            os.rename(self.temporary, self.path)
+            if self.durable:
+                sync_directory(os.path.dirname(self.path))
+        except OSError as error:
+            raise os_error(error, f"cannot replace '{self.path}'") from None
+
+    def discard(self) -> None:
+        """Forget the content; the file stays as it is."""
+        try:
+            os.unlink(self.temporary)
+        except FileNotFoundError:
+            pass
+
+
+def os_error(error: OSError, what: str) -> VirtError:
+    """A failed system call as libvirt reports it: what was being done, and the system's reason."""
+    return VirtError(c.VIR_ERR_SYSTEM_ERROR, f"{what}: {error.strerror or error}")
+
+
+def prepare(path: str, content: bytes, *, durable: bool, mode: int = 0o600) -> Pending:
+    """Write new content for a file beside it; nobody sees it until it is published.
+
+    Args:
+        path: the file to be replaced.
+        content: all of its new content.
+        durable: True for what must survive a power failure. What ends with the boot anyway (the run-time
+            directory) is not synced: a rename alone already makes it whole for every process.
+        mode: the file's permissions.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR; the file is as it was, and nothing is left beside it.
+    """
+    directory, name = os.path.split(path)
+    pending = Pending(f"{directory}/.{name}.new", path, durable)
+    try:
+        descriptor = os.open(pending.temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            write_all(descriptor, content)
+            os.fchmod(descriptor, mode)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        pending.discard()
+        raise os_error(error, f"cannot write '{path}'") from None
+    return pending
+
+
+def replace(path: str, content: bytes, *, durable: bool, mode: int = 0o600) -> None:
+    """Replace a file's content at once; see prepare()."""
+    prepare(path, content, durable=durable, mode=mode).publish()
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of the bytes; a full disk in the middle raises instead of leaving a short write unnoticed."""
+    view = memoryview(content)
+    while view:
+        written = os.write(descriptor, view)
+        if not written:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        view = view[written:]
+
+
+def read(path: str) -> bytes | None:
+    """A file's content; None if there is no such file.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR if there is one and it cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise os_error(error, f"cannot read '{path}'") from None
+    try:
+        chunks = []
+        while chunk := os.read(descriptor, 65536):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    except OSError as error:
+        raise os_error(error, f"cannot read '{path}'") from None
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str, *, durable: bool = False) -> bool:
+    """Remove a file; returns whether there was one."""
+    try:
+        os.unlink(path)
+        if durable:
+            sync_directory(os.path.dirname(path))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise os_error(error, f"cannot remove '{path}'") from None
+    return True
+
+
+def make_directory(path: str, mode: int = 0o711) -> None:
+    """Make a directory and those above it; an existing one stays as it is."""
+    try:
+        os.makedirs(path, mode, exist_ok=True)
+    except OSError as error:
+        raise os_error(error, f"cannot create directory '{path}'") from None
+
+
+def sync_directory(path: str) -> None:
+    """Make renames and removals in a directory survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,170 @@
+"""Locks between processes: flock on freshly opened descriptors, with a bounded wait.
+
+The kernel frees a lock when its last descriptor is closed, however its holder ended, so that no lock is ever
+stale. The text in the file is for people and error messages only: who holds the lock, for which call, since when.
+
+A lock file may be unlinked by its holder (a guest's directory goes when the guest ends). Whoever gets the lock
+therefore looks whether the path still names the file it locked, and begins again if not.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from virtd import constants as c
+from virtd import deadlines
+from virtd.errors import VirtError
+from virtd.state.files import make_directory, os_error
+
+TIMEOUT = 30.0  # seconds: libvirt's own patience with its state change lock
+
+
+class _Expired(Exception):
+    """The interval timer rang while flock() waited."""
+
+
+def _ring(signum: int, frame: object) -> NoReturn:
+    raise _Expired
+
+
+class Lock:
+    """A lock that is held. Its descriptor is not inherited by programs, but by forked children."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def say(self, call: str) -> None:
+        """Write into the file who holds the lock and for which call; for error messages only."""
+        text = json.dumps({"pid": os.getpid(), "call": call, "since": time.time()})
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, text.encode(), 0)
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def holder(path: str) -> str:
+    """Who holds a lock, for an error message: the process, its call, and for how long already."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            note = json.load(file)
+        pid, call, age = int(note["pid"]), str(note["call"]), time.time() - float(note["since"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "an unknown process"
+    return f"pid {pid} in {call} for {max(0, age):.0f} s"
+
+
+def acquire(path: str, call: str, *, timeout: float | None = None, what: str = "state change lock") -> Lock:
+    """Take a lock, waiting for its holder if need be.
+
+    Args:
+        path: the lock file; it and its directory are made if they are missing.
+        call: what the lock is taken for (a libvirt API name), for the messages of those who wait.
+        timeout: the longest wait in seconds; by default what is left of the call's deadline, at most 30 s.
+            With 0 there is no wait.
+        what: the lock's name in the error message.
+
+    Raises:
+        VirtError: VIR_ERR_OPERATION_TIMEOUT naming the holder, its call and since when.
+    """
+    if timeout is None:
+        timeout = min(TIMEOUT, deadlines.remaining(TIMEOUT))
+    end = time.monotonic() + timeout
+    while True:
+        lock = Lock(path, _open(path))
+        try:
+            if not _flock(lock.descriptor, end - time.monotonic()):
+                raise VirtError(c.VIR_ERR_OPERATION_TIMEOUT, f"cannot acquire {what} (held by {holder(path)})")
+            if _still_named(lock):
+                lock.say(call)
+                return lock
+        except BaseException:
+            lock.release()
+            raise
+        lock.release()
+
+
+def attempt(path: str, call: str) -> Lock | None:
+    """Take a lock if nobody holds it; None if somebody does."""
+    try:
+        return acquire(path, call, timeout=0)
+    except VirtError as error:
+        if error.code == c.VIR_ERR_OPERATION_TIMEOUT:
+            return None
+        raise
+
+
+@contextmanager
+def held(path: str, call: str, *, timeout: float | None = None, what: str = "state change lock") -> Iterator[Lock]:
+    """Hold a lock for the length of a with block; see acquire()."""
+    lock = acquire(path, call, timeout=timeout, what=what)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _open(path: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            make_directory(os.path.dirname(path))
+            return os.open(path, flags, 0o600)
+    except OSError as error:
+        raise os_error(error, f"cannot open lock file '{path}'") from None
+
+
+def _flock(descriptor: int, seconds: float) -> bool:
+    """flock() with a bound. The interval timer interrupts the system call; there is no polling."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        if seconds <= 0:
+            return False
+    previous = signal.signal(signal.SIGALRM, _ring)
+    try:
+        # The repetition catches the case that the first ring falls between setitimer() and flock().
+        signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return True
+    except _Expired:
+        return False
+    finally:
+        _silence(previous)
+
+
+def _silence(previous: object) -> None:
+    """Stop the timer and put the old handler back, even if the timer rings in the middle of it."""
+    while True:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)  # type: ignore[arg-type]
+            return
+        except _Expired:
+            continue
+
+
+def _still_named(lock: Lock) -> bool:
+    """Whether the path still names the locked file: its last holder may have unlinked it."""
+    try:
+        there = os.stat(lock.path)
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(lock.descriptor)
+    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
