@@ -1,0 +1,44 @@
+"""The drivers, and the one way to them: open_connection(uri)."""
+
+from urllib.parse import urlsplit
+
+from virtd import constants as c
+from virtd.drivers.base import Connection, Context, Driver
+from virtd.errors import VirtError
+
+
+def local_drivers(scheme: str) -> list[type[Driver]] | None:
+    """The classes which serve a URI's scheme in this process, in order of precedence; None for an unknown scheme.
+
+    They are imported here, when somebody asks for them: a client of a remote server pays for none of them.
+    """
+    if scheme == "qemu":
+        from virtd.drivers.qemu.driver import QemuDriver
+
+        return [QemuDriver]
+    return None
+
+
+def open_connection(uri: str | None, context: Context) -> Connection:
+    """Open a connection, local or remote; the caller need not know which.
+
+    Args:
+        uri: libvirt's connection URI. Empty or None: the one of this user's own instance.
+        context: what the drivers are told of the connection.
+
+    Raises:
+        VirtError: VIR_ERR_NO_CONNECT for a URI that no driver takes, VIR_ERR_INTERNAL_ERROR for a wrong path,
+            or what the driver says.
+    """
+    parts = urlsplit(uri or f"qemu:///{context.paths.mode}")
+    scheme, _, transport = parts.scheme.partition("+")
+    classes = None if transport or parts.netloc else local_drivers(scheme)
+    if classes is None:
+        raise VirtError(c.VIR_ERR_NO_CONNECT, uri or "")
+    if parts.path != f"/{context.paths.mode}":
+        raise VirtError(
+            c.VIR_ERR_INTERNAL_ERROR,
+            f"unexpected {scheme.upper()} URI path '{parts.path}', try {scheme}:///{context.paths.mode}",
+            domain=c.VIR_FROM_QEMU,
+        )
+    return Connection(parts.geturl(), [driver(context) for driver in classes])
