@@ -212,10 +212,26 @@ class VirtError(Exception):
         self.int1 = self.int2 = -1
         super().__init__(self.message)
 
+    @classmethod
+    def invalid_argument(cls, function: str, argument: str, text: str, *, domain: int = c.VIR_FROM_NONE) -> "VirtError":
+        """An argument that a function does not take (VIR_ERR_INVALID_ARG), in the form libvirt has for that.
+
+        Args:
+            function: libvirt's name of the function.
+            argument: the argument's name.
+            text: the whole message.
+            domain: a VIR_FROM_* constant.
+        """
+        error = cls(c.VIR_ERR_INVALID_ARG, domain=domain)
+        error.message, error.str1, error.str2 = text, function, argument
+        error.int1 = error.int2 = 0
+        error.args = (text,)
+        return error
+
     @property
     def detail(self) -> str:
         """What happened in this case, without the generic text before it."""
-        return self.message if self.str2 is None else self.str2
+        return self.str2 if self.str2 is not None and self.message.endswith(self.str2) else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (self.__class__, self.__dict__)
@@ -242,4 +258,5 @@ def unsupported_flags(flags: int, supported: int, function: str) -> None:
     """
     unknown = flags & ~supported
     if unknown:
-        raise VirtError(c.VIR_ERR_INVALID_ARG, f"unsupported flags (0x{unknown:x}) in function {function}")
+        text = f"unsupported flags (0x{unknown:x}) in function {function}"
+        raise VirtError.invalid_argument(function, "flags", text)

@@ -1,6 +1,7 @@
 """Unix sockets at paths longer than a socket address takes."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,12 @@ def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
 def test_a_missing_directory_is_an_error_naming_the_path(tmp_path: Path) -> None:
     with pytest.raises(VirtError, match=r"cannot listen on socket '.*/none/sock': No such file or directory"):
         sockets.listen(str(tmp_path / "none" / "sock"))
+
+
+def test_waiting_for_a_full_queue_is_bounded(tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    with sockets.listen(path, backlog=0), sockets.connect(path, timeout=0.1):
+        started = time.monotonic()
+        with pytest.raises(BlockingIOError):
+            sockets.connect(path, timeout=0.1)
+        assert 0.1 <= time.monotonic() - started < 5

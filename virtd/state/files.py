@@ -11,6 +11,22 @@ from typing import NamedTuple
 from virtd import constants as c
 from virtd.errors import VirtError
 
+# Tells whether a path still names the same content: inode, modification time in ns, size.
+Identity = tuple[int, int, int]
+
+
+def identity_of(found: os.stat_result) -> Identity:
+    """The identity of a file as stat() describes it."""
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def identity(path: str) -> Identity | None:
+    """The identity of the file that a path names; None if there is none."""
+    try:
+        return identity_of(os.stat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
 
 class Pending(NamedTuple):
     """New content of a file, wholly on disk under a temporary name."""
@@ -38,7 +54,9 @@ class Pending(NamedTuple):
 
 def os_error(error: OSError, what: str) -> VirtError:
     """A failed system call as libvirt reports it: what was being done, and the system's reason."""
-    return VirtError(c.VIR_ERR_SYSTEM_ERROR, f"{what}: {error.strerror or error}")
+    failure = VirtError(c.VIR_ERR_SYSTEM_ERROR, f"{what}: {error.strerror or error}")
+    failure.int1 = error.errno or -1
+    return failure
 
 
 def prepare(path: str, content: bytes, *, durable: bool, mode: int = 0o600) -> Pending:

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from virtd import constants as c
 from virtd import deadlines
@@ -55,15 +55,44 @@ class Lock:
             os.close(descriptor)
 
 
-def holder(path: str) -> str:
-    """Who holds a lock, for an error message: the process, its call, and for how long already."""
+class Holder(NamedTuple):
+    """Who holds a lock, as the file says: right for as long as the lock is held."""
+
+    pid: int
+    call: str
+    seconds: float  # for so long already
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} in {self.call} for {self.seconds:.0f} s"
+
+
+def holder(path: str) -> Holder | None:
+    """Who holds a lock that is held; None if the holder has not yet said so."""
     try:
         with open(path, encoding="utf-8") as file:
             note = json.load(file)
-        pid, call, age = int(note["pid"]), str(note["call"]), time.time() - float(note["since"])
+        return Holder(int(note["pid"]), str(note["call"]), max(0.0, time.time() - float(note["since"])))
     except (OSError, ValueError, KeyError, TypeError):
-        return "an unknown process"
-    return f"pid {pid} in {call} for {max(0, age):.0f} s"
+        return None
+
+
+def probe(path: str) -> tuple[bool, Holder | None]:
+    """Whether anybody holds a lock, and who, without waiting and without taking it.
+
+    The look itself holds a shared lock for a moment, which other looks do not mind; whoever wants the lock then
+    should grant that moment and not give up at once.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False, None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False, None
+    except BlockingIOError:
+        return True, holder(path)
+    finally:
+        os.close(descriptor)
 
 
 def acquire(path: str, call: str, *, timeout: float | None = None, what: str = "state change lock") -> Lock:
@@ -86,7 +115,10 @@ def acquire(path: str, call: str, *, timeout: float | None = None, what: str = "
         lock = Lock(path, _open(path))
         try:
             if not _flock(lock.descriptor, end - time.monotonic()):
-                raise VirtError(c.VIR_ERR_OPERATION_TIMEOUT, f"cannot acquire {what} (held by {holder(path)})")
+                raise VirtError(
+                    c.VIR_ERR_OPERATION_TIMEOUT,
+                    f"cannot acquire {what} (held by {holder(path) or 'an unknown process'})",
+                )
             if _still_named(lock):
                 lock.say(call)
                 return lock

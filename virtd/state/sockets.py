@@ -6,6 +6,7 @@ The kernel takes at most 107 bytes of path. A longer one is reached through the 
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -64,14 +65,24 @@ def connect(path: str, *, timeout: float | None = None) -> socket.socket:
         timeout: the longest wait in seconds for a listener whose queue is full; it stays set on the socket.
 
     Raises:
-        OSError: nobody listens there, or not in time.
+        BlockingIOError: the listener's queue stayed full.
+        OSError: nobody listens there.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        sock.settimeout(timeout)
+        if timeout is not None:
+            # A non-blocking connect to a full queue fails at once (unix(7)); only this option makes it wait.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))
         with _short(path) as name:
             sock.connect(name)
+        sock.settimeout(timeout)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _timeval(seconds: float) -> bytes:
+    """A struct timeval; never zero, which would mean no limit."""
+    microseconds = max(1, int(seconds * 1_000_000))
+    return struct.pack("@ll", *divmod(microseconds, 1_000_000))
