@@ -19,6 +19,23 @@ def local_drivers(scheme: str) -> list[type[Driver]] | None:
     return None
 
 
+# All drivers of this process's own, for what concerns each of them.
+LOCAL_SCHEMES = ("qemu",)
+
+
+def autostart(context: Context) -> list[VirtError]:
+    """Start what is to be started with the machine; returns what could not be. Does nothing after the first time."""
+    failures: list[VirtError] = []
+    for scheme in LOCAL_SCHEMES:
+        for driver_class in local_drivers(scheme) or []:
+            driver = driver_class(context)
+            try:
+                failures += driver.autostart()
+            finally:
+                driver.close()
+    return failures
+
+
 def open_connection(uri: str | None, context: Context) -> Connection:
     """Open a connection, local or remote; the caller need not know which.
 
@@ -35,10 +52,8 @@ def open_connection(uri: str | None, context: Context) -> Connection:
     classes = None if transport or parts.netloc else local_drivers(scheme)
     if classes is None:
         raise VirtError(c.VIR_ERR_NO_CONNECT, uri or "")
-    if parts.path != f"/{context.paths.mode}":
-        raise VirtError(
-            c.VIR_ERR_INTERNAL_ERROR,
-            f"unexpected {scheme.upper()} URI path '{parts.path}', try {scheme}:///{context.paths.mode}",
-            domain=c.VIR_FROM_QEMU,
-        )
+    # As libvirtd: the system's instance answers to both names, a user's session to its own only.
+    if parts.path not in ("/session", f"/{context.paths.mode}"):
+        text = f"unexpected {scheme} URI path '{parts.path}', try {scheme}:///{context.paths.mode}"
+        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text)
     return Connection(parts.geturl(), [driver(context) for driver in classes])

@@ -93,6 +93,10 @@ class Driver:
     def __init__(self, context: Context) -> None:
         self.context = context
 
+    def autostart(self) -> list[VirtError]:
+        """Start what is to be started with the machine, once after each boot; returns what could not be."""
+        return []
+
     def event_fd(self) -> int | None:
         """A descriptor that is readable when events may be there; None while nobody subscribed to any."""
         return None
@@ -141,7 +145,7 @@ class Connection:
         """
         method = self.method(name)
         if method is None:
-            raise VirtError(c.VIR_ERR_NO_SUPPORT, api)
+            raise VirtError(c.VIR_ERR_NO_SUPPORT, api, domain=c.VIR_FROM_DOMAIN)
         return method
 
     def event_fds(self) -> list[int]:

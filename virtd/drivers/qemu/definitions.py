@@ -1,0 +1,181 @@
+"""The persistent side of guests: define, undefine, rename, autostart, and the metadata in definition and live XML.
+
+All changes of definitions, and all claims of a name or uuid by a starting guest, happen under one lock, so that no
+two guests ever share either.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from virtd import constants as c
+from virtd import uuids
+from virtd.conf.domain import Domain as Config
+from virtd.conf.domain import format_domain
+from virtd.drivers.qemu.driverbase import DriverBase
+from virtd.drivers.qemu.guest import identity
+from virtd.drivers.qemu.guests import Entry
+from virtd.errors import VirtError, unsupported_flags
+from virtd.protocol.records import Domain
+from virtd.state import files, locks
+from virtd.state.commit import Change
+
+_UNDEFINE_FLAGS = (
+    c.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | c.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | c.VIR_DOMAIN_UNDEFINE_NVRAM
+    | c.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+    | c.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | c.VIR_DOMAIN_UNDEFINE_TPM
+    | c.VIR_DOMAIN_UNDEFINE_KEEP_TPM
+)
+
+
+class Definitions(DriverBase):
+    """Defining and undefining guests."""
+
+    @contextmanager
+    def definitions_locked(self, call: str) -> Iterator[None]:
+        """Keep all others from changing definitions, and from starting guests that are not defined.
+
+        Args:
+            call: libvirt's name of the call, for the messages of those who wait.
+        """
+        with locks.held(self.guests.definitions_lock, call, what="lock of the definitions"):
+            yield
+
+    def check_unique(self, config: Config) -> Entry | None:
+        """The guest of the same name and uuid, None if there is none.
+
+        Raises:
+            VirtError: VIR_ERR_OPERATION_FAILED: there is a guest that has only the name, or only the uuid.
+        """
+        view = self.guests.view()
+        uuid, name = identity(config)
+        same_uuid, same_name = view.by_uuid.get(uuid), view.by_name.get(name)
+        if same_uuid is not None and same_uuid.name != name:
+            text = f"domain '{same_uuid.name}' is already defined with uuid {uuid}"
+            raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_DOMAIN)
+        if same_name is not None and same_name.uuid != uuid:
+            text = f"domain '{name}' already exists with uuid {same_name.uuid}"
+            raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_DOMAIN)
+        return same_uuid
+
+    def save_definition(self, config: Config) -> files.Pending:
+        """Write a definition to disk; the definitions' lock is held, and the caller publishes it in a commit."""
+        _, name = identity(config)
+        text = format_domain(config, secure=True)
+        return files.prepare(self.guests.definition_path(name), text.encode(), durable=True)
+
+    def domain_define_xml(self, xml: str) -> Domain:
+        """virDomainDefineXML."""
+        return self.domain_define_xml_flags(xml, 0)
+
+    def domain_define_xml_flags(self, xml: str, flags: int) -> Domain:
+        """virDomainDefineXMLFlags."""
+        unsupported_flags(flags, c.VIR_DOMAIN_DEFINE_VALIDATE, "qemuDomainDefineXMLFlags")
+        config = self.read_config(xml, validate=bool(flags & c.VIR_DOMAIN_DEFINE_VALIDATE))
+        with self.definitions_locked("virDomainDefineXML"):
+            before = self.check_unique(config)
+            pending = self.save_definition(config)
+            detail = c.VIR_DOMAIN_EVENT_DEFINED_ADDED if before is None else c.VIR_DOMAIN_EVENT_DEFINED_UPDATED
+            with self.generation.commit() as change:
+                change.publish(pending)
+                uuid, name = identity(config)
+                reference = Domain(name, uuids.to_bytes(uuid), -1 if before is None else before.id)
+                self.lifecycle_event(change, reference, c.VIR_DOMAIN_EVENT_DEFINED, detail)
+        return reference
+
+    def domain_undefine(self, domain: Domain) -> None:
+        """virDomainUndefine."""
+        self.domain_undefine_flags(domain, 0)
+
+    def domain_undefine_flags(self, domain: Domain, flags: int) -> None:
+        """virDomainUndefineFlags."""
+        unsupported_flags(flags, _UNDEFINE_FLAGS, "qemuDomainUndefineFlags")
+        for first, second, what in (
+            (c.VIR_DOMAIN_UNDEFINE_NVRAM, c.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM, "nvram"),
+            (c.VIR_DOMAIN_UNDEFINE_TPM, c.VIR_DOMAIN_UNDEFINE_KEEP_TPM, "TPM"),
+        ):
+            if flags & first and flags & second:
+                raise VirtError(c.VIR_ERR_OPERATION_INVALID, f"cannot both keep and delete {what}")
+        with self.definitions_locked("virDomainUndefineFlags"):
+            entry = self.guests.find(domain)
+            if not entry.persistent:
+                raise VirtError(c.VIR_ERR_OPERATION_INVALID, "cannot undefine transient domain")
+            with self.generation.commit() as change:
+                change.remove(self.guests.autostart_path(entry.name))
+                change.remove(self.guests.definition_path(entry.name), durable=True)
+                if not entry.active:
+                    change.remove(self.guests.last_state_path(entry.uuid))
+                self.lifecycle_event(
+                    change, entry.reference, c.VIR_DOMAIN_EVENT_UNDEFINED, c.VIR_DOMAIN_EVENT_UNDEFINED_REMOVED
+                )
+
+    def domain_rename(self, domain: Domain, new_name: str | None, flags: int) -> int:
+        """virDomainRename."""
+        unsupported_flags(flags, 0, "qemuDomainRename")
+        if not new_name:
+            text = "string new_name in virDomainRename must not be empty"
+            raise VirtError.invalid_argument("virDomainRename", "new_name", text, domain=c.VIR_FROM_DOMAIN)
+        if "/" in new_name:
+            raise VirtError(c.VIR_ERR_XML_ERROR, f"name {new_name} cannot contain '/'")
+        with self.definitions_locked("virDomainRename"):
+            entry = self.guests.find(domain)
+            if entry.active:
+                raise VirtError(c.VIR_ERR_OPERATION_INVALID, "cannot rename active domain")
+            if new_name == entry.name:
+                text = "Can't rename domain to itself"
+                raise VirtError(c.VIR_ERR_OPERATION_INVALID, text, domain=c.VIR_FROM_DOMAIN)
+            if new_name in self.guests.view().by_name:
+                text = f"domain with name '{new_name}' already exists"
+                raise VirtError(c.VIR_ERR_OPERATION_INVALID, text, domain=c.VIR_FROM_DOMAIN)
+            config = self.config(entry).copy()
+            config.name = new_name
+            pending = self.save_definition(config)
+            renamed = entry.reference._replace(name=new_name)
+            with self.generation.commit() as change:
+                # A crash between the two leaves two files of one uuid, of which the view takes the newer.
+                change.publish(pending)
+                change.remove(self.guests.definition_path(entry.name), durable=True)
+                if entry.autostart:
+                    change.remove(self.guests.autostart_path(entry.name))
+                    self._link_autostart(new_name)
+                self.lifecycle_event(
+                    change, entry.reference, c.VIR_DOMAIN_EVENT_UNDEFINED, c.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED
+                )
+                self.lifecycle_event(change, renamed, c.VIR_DOMAIN_EVENT_DEFINED, c.VIR_DOMAIN_EVENT_DEFINED_RENAMED)
+        return 0
+
+    def domain_set_autostart(self, domain: Domain, autostart: int) -> None:
+        """virDomainSetAutostart."""
+        with self.definitions_locked("virDomainSetAutostart"):
+            entry = self.guests.find(domain)
+            if not entry.persistent:
+                raise VirtError(c.VIR_ERR_OPERATION_INVALID, "cannot set autostart for transient domain")
+            if bool(autostart) == entry.autostart:
+                return
+            with self.generation.commit() as change:
+                if autostart:
+                    self._link_autostart(entry.name)
+                else:
+                    change.remove(self.guests.autostart_path(entry.name), durable=True)
+
+    def _link_autostart(self, name: str) -> None:
+        path = self.guests.autostart_path(name)
+        try:
+            os.symlink(self.guests.definition_path(name), path)
+            files.sync_directory(self.guests.autostarts)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            text = f"Failed to create symlink '{path} to '{self.guests.definition_path(name)}'"
+            raise files.os_error(error, text) from None
+
+    def lifecycle_event(self, change: Change, domain: Domain, event: int, detail: int) -> None:
+        """Tell of a life cycle event which the caller causes by the commit that it is in."""
+        self.domain_event(change, domain, "lifecycle", event, detail)
+
+    def domain_event(self, change: Change, domain: Domain, name: str, *arguments: object) -> None:
+        """Tell of an event of a guest, as subscriptions.KINDS names it."""
+        change.event("qemu", name, domain=[domain.name, uuids.to_text(domain.uuid), domain.id], args=list(arguments))

@@ -1,0 +1,151 @@
+"""What all parts of the QEMU driver stand on: the instance's guests, and what QEMU and the host can do."""
+
+from virtd import constants as c
+from virtd.conf.domain import Domain as Config
+from virtd.conf.domain import parse_domain
+from virtd.conf.xml import schema
+from virtd.conf.xml.document import parse_document
+from virtd.drivers.base import Context, Driver
+from virtd.drivers.qemu.capabilities import Capabilities
+from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.guests import Entry, Guests
+from virtd.drivers.qemu.status import Status
+from virtd.errors import VirtError
+from virtd.protocol.records import Domain
+from virtd.state import files
+from virtd.state.commit import Generation
+
+# How many parsed definitions a process keeps: as many as a busy management client asks for again and again.
+PARSED_KEPT = 256
+
+
+class DriverBase(Driver):
+    """Base of the driver's parts, each of which adds the procedures of one subject."""
+
+    error_domain = c.VIR_FROM_QEMU
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.paths = context.paths
+        self.generation = Generation(context.paths.runtime)
+        self.guests = Guests(context.paths, self.generation)
+        self.capabilities = Capabilities(context.paths)
+        self._parsed: dict[str, tuple[tuple[int, int, int], Config]] = {}
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """For the parts: set up what they keep for the connection."""
+
+    def clean(self) -> bool:
+        # A guest that is bound to this process must not outlive its client because the process serves another one.
+        owner = self.context.owner
+        bound = any(
+            entry.status and entry.status.owner and entry.status.owner.pid == owner for entry in self.guests.view()
+        )
+        return super().clean() and not bound
+
+    def close(self) -> None:
+        self.guests.close()
+        super().close()
+
+    def running(self, domain: Domain) -> tuple[Entry, Status]:
+        """A guest that runs.
+
+        Raises:
+            VirtError: VIR_ERR_NO_DOMAIN, or VIR_ERR_OPERATION_INVALID if it does not run.
+        """
+        entry = self.guests.find(domain)
+        if entry.status is None:
+            raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_DOMAIN)
+        return entry, entry.status
+
+    def guest(self, entry: Entry) -> Guest:
+        """The directory of a guest that runs."""
+        return self.guests.guest(entry)
+
+    def config(self, entry: Entry) -> Config:
+        """The persistent definition of a guest. It is shared by all who ask: copy it to change it.
+
+        Raises:
+            VirtError: VIR_ERR_NO_DOMAIN, the definition has gone meanwhile; or what is wrong with it.
+        """
+        return self._parse(self.guests.definition_path(entry.name), entry, live=False)
+
+    def live(self, entry: Entry) -> Config:
+        """What a running guest is at the moment. It is shared by all who ask: copy it to change it.
+
+        Raises:
+            VirtError: VIR_ERR_OPERATION_INVALID, the guest has ended meanwhile.
+        """
+        return self._parse(self.guest(entry).live_path, entry, live=True)
+
+    def current(self, entry: Entry) -> Config:
+        """The live configuration of a guest that runs, else the persistent one."""
+        return self.live(entry) if entry.active else self.config(entry)
+
+    def read_config(self, xml: str, *, validate: bool) -> Config:
+        """A configuration that a client hands in.
+
+        Args:
+            xml: the document.
+            validate: hold it against libvirt's schema first.
+
+        Raises:
+            VirtError: what is wrong with it.
+        """
+        if validate:
+            schema.validate(parse_document(xml, "domain_definition", domain=c.VIR_FROM_DOMAIN), "domain.rng")
+        return parse_domain(xml, self.capabilities.host())
+
+    def exclusive_flags(self, flags: int, function: str) -> None:
+        """Refuse a question about the live and the persistent configuration at once.
+
+        Raises:
+            VirtError: VIR_ERR_INVALID_ARG.
+        """
+        both = c.VIR_DOMAIN_AFFECT_LIVE | c.VIR_DOMAIN_AFFECT_CONFIG
+        if flags & both == both:
+            text = "Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive"
+            raise VirtError.invalid_argument(function, "ctl", text, domain=c.VIR_FROM_DOMAIN)
+
+    def affected(self, entry: Entry, flags: int) -> Config:
+        """The configuration that VIR_DOMAIN_AFFECT_* flags of a call mean: live, persistent, or the current one.
+
+        Raises:
+            VirtError: VIR_ERR_OPERATION_INVALID, there is none: the guest does not run, or is transient.
+        """
+        live, _ = self.affects(entry, flags)
+        return self.live(entry) if live else self.config(entry)
+
+    def affects(self, entry: Entry, flags: int) -> tuple[bool, bool]:
+        """Whether VIR_DOMAIN_AFFECT_* flags mean the live and the persistent configuration of a guest.
+
+        Raises:
+            VirtError: VIR_ERR_OPERATION_INVALID, it does not have what they mean.
+        """
+        live = bool(flags & c.VIR_DOMAIN_AFFECT_LIVE)
+        config = bool(flags & c.VIR_DOMAIN_AFFECT_CONFIG)
+        if not (live or config):
+            live, config = entry.active, not entry.active
+        if live and not entry.active:
+            raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_DOMAIN)
+        if config and not entry.persistent:
+            text = "transient domains do not have any persistent config"
+            raise VirtError(c.VIR_ERR_OPERATION_INVALID, text, domain=c.VIR_FROM_DOMAIN)
+        return live, config
+
+    def _parse(self, path: str, entry: Entry, *, live: bool) -> Config:
+        identity = files.identity(path)
+        known = self._parsed.get(path)
+        if known is not None and known[0] == identity:
+            return known[1]
+        content = files.read(path)
+        if content is None or identity is None:
+            if live:
+                raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_QEMU)
+            raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching name '{entry.name}'")
+        config = parse_domain(content.decode(), self.capabilities.host(), inactive=not live)
+        if len(self._parsed) >= PARSED_KEPT:
+            self._parsed.clear()
+        self._parsed[path] = identity, config
+        return config

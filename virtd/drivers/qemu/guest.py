@@ -1,0 +1,215 @@
+"""A running guest as what it is on disk: one directory, named by its uuid.
+
+    lock          the state change lock (virtd.state.locks)
+    monitor.sock  QMP, for whoever holds the lock
+    query.sock    QMP for queries, under a lock of its own (query.lock), so that no query waits for a long change
+    events.sock   QMP, for the supervisor
+    control.sock  the supervisor's own socket
+    supervisor    locked by the supervisor as long as it lives
+    status        run-time facts (status.py)
+    live.xml      the live XML
+    undo          what has to be put back when the guest has ended (undo.py)
+    private/      QEMU's own directory, the only one it may write to
+
+All but private/ belongs to the user virtd runs as: a guest that broke out of QEMU must not be able to lie to us.
+"""
+
+import json
+import os
+import socket
+
+from virtd import constants as c
+from virtd import deadlines
+from virtd.conf.domain import Domain as Config
+from virtd.drivers.qemu import shape, status
+from virtd.drivers.qemu.monitor import Event, Monitor
+from virtd.drivers.qemu.status import Status
+from virtd.errors import VirtError
+from virtd.state import files, locks, sockets
+
+CHANGE_SECONDS = 30.0  # how long a monitor may take for the answer to a change
+QUERY_SECONDS = 10.0  # … to a query
+
+
+class Guest:
+    """The directory of one guest that is running, starting or ending.
+
+    Args:
+        base: the directory of all running guests.
+        uuid: the guest's uuid as text.
+        name: the guest's name, for messages.
+    """
+
+    def __init__(self, base: str, uuid: str, name: str) -> None:
+        self.uuid = uuid
+        self.name = name
+        self.directory = f"{base}/{uuid}"
+        self.lock_path = f"{self.directory}/lock"
+        self.supervisor_path = f"{self.directory}/supervisor"
+        self.control_path = f"{self.directory}/control.sock"
+        self.monitor_path = f"{self.directory}/monitor.sock"
+        self.query_path = f"{self.directory}/query.sock"
+        self.events_path = f"{self.directory}/events.sock"
+        self.status_path = f"{self.directory}/status"
+        self.live_path = f"{self.directory}/live.xml"
+        self.undo_path = f"{self.directory}/undo"
+        self.private = f"{self.directory}/private"
+
+    @classmethod
+    def of(cls, base: str, config: Config) -> "Guest":
+        """The directory of the guest of a configuration."""
+        return cls(base, *identity(config))
+
+    def lock(self, call: str) -> locks.Lock:
+        """Take the state change lock; see virtd.state.locks.acquire()."""
+        return locks.acquire(self.lock_path, call)
+
+    def unlock(self, lock: locks.Lock) -> None:
+        """Give the state change lock back, and with it the directory if the guest has ended meanwhile."""
+        if not os.path.exists(self.status_path):
+            self.sweep()
+        lock.release()
+
+    def monitor(self) -> Monitor:
+        """The monitor of whoever holds the state change lock.
+
+        Raises:
+            MonitorClosed: QEMU has ended.
+            DeadlineExceeded: QEMU did not answer in time.
+        """
+        return Monitor(self.monitor_path, self.name, CHANGE_SECONDS)
+
+    def busy(self) -> float | None:
+        """For how many seconds somebody has held the state change lock already; None if nobody does."""
+        held, holder = locks.probe(self.lock_path)
+        return None if not held else holder.seconds if holder is not None else 0.0
+
+    def status(self) -> Status | None:
+        """The guest's run-time facts; None if it has ended."""
+        return status.load(self.status_path)
+
+    def control(self) -> "Control":
+        """A connection to the guest's supervisor.
+
+        Raises:
+            VirtError: VIR_ERR_OPERATION_INVALID if there is none: the guest has ended.
+        """
+        return Control(self)
+
+    def sweep(self) -> None:
+        """Remove what is left of the directory of a guest that has ended; the state change lock is held."""
+        for name in ("control.sock", "monitor.sock", "query.sock", "events.sock", "query.lock", "undo", "live.xml"):
+            files.remove(f"{self.directory}/{name}")
+        _remove_tree(self.private)
+        files.remove(self.supervisor_path)
+        # The lock goes last: whoever waits for it finds it gone, and begins anew.
+        files.remove(self.lock_path)
+        try:
+            os.rmdir(self.directory)
+        except OSError:
+            pass  # somebody makes the next guest of this uuid in it already
+
+
+def identity(config: Config) -> tuple[str, str]:
+    """The uuid and the name of a configuration; every one that has been parsed has both."""
+    assert config.uuid is not None
+    assert config.name is not None
+    return config.uuid, config.name
+
+
+class Control:
+    """A connection to a guest's supervisor: a question, an answer, in turn.
+
+    The supervisor alone records what becomes of the guest. Whoever changes the guest's state tells it beforehand why,
+    and waits until it has recorded what QEMU reported: then all others see it, too.
+    """
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._rest = b""
+        try:
+            self._socket = sockets.connect(guest.control_path, timeout=deadlines.remaining(CHANGE_SECONDS))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running") from None
+        except OSError as error:
+            raise files.os_error(error, f"cannot reach the supervisor of guest '{guest.name}'") from None
+
+    def __enter__(self) -> "Control":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def expect(self, event: str, reason: int) -> None:
+        """Say why QEMU will report an event: the reason becomes that of the state it leads to.
+
+        Args:
+            event: name of the QMP event.
+            reason: a VIR_DOMAIN_RUNNING_*, PAUSED_*, … constant.
+        """
+        self._ask({"do": "expect", "event": event, "reason": reason})
+
+    def sync(self, event: Event | None) -> None:
+        """Wait until what QEMU reported by an event, and everything before it, has been recorded."""
+        if event is not None:
+            self._ask({"do": "sync", "seen": event.microseconds})
+
+    def reboot(self, wanted: bool) -> None:
+        """Say that the shutdown which will follow is the first half of a reboot, or that it is not."""
+        self._ask({"do": "reboot", "wanted": wanted})
+
+    def policy(self, event: str, action: str) -> None:
+        """Set what an action of the guest leads to (on_poweroff, on_reboot, on_crash)."""
+        self._ask({"do": "policy", "event": event, "action": action})
+
+    def destroy(self, reason: int, *, graceful: bool = False) -> None:
+        """End QEMU, and return when the guest has been cleaned up after.
+
+        Args:
+            reason: a VIR_DOMAIN_SHUTOFF_* constant.
+            graceful: only ask QEMU to end, and let it live if it does not (VIR_DOMAIN_DESTROY_GRACEFUL).
+
+        Raises:
+            VirtError: VIR_ERR_OPERATION_FAILED, QEMU did not end.
+        """
+        self._ask({"do": "destroy", "reason": reason, "graceful": graceful})
+
+    def _ask(self, message: dict[str, object]) -> shape.Table:
+        name = self._guest.name
+        try:
+            self._socket.settimeout(deadlines.remaining(CHANGE_SECONDS))
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            while b"\n" not in self._rest:
+                chunk = self._socket.recv(65536)
+                if not chunk:
+                    raise VirtError(
+                        c.VIR_ERR_OPERATION_FAILED, f"the supervisor of guest '{name}' ended during the call; try again"
+                    )
+                self._rest += chunk
+        except TimeoutError:
+            raise deadlines.DeadlineExceeded(f"the supervisor of guest '{name}' does not answer") from None
+        except OSError as error:
+            raise files.os_error(error, f"cannot talk to the supervisor of guest '{name}'") from None
+        line, _, self._rest = self._rest.partition(b"\n")
+        answer = shape.as_table(json.loads(line), "answer")
+        if "error" in answer:
+            raise VirtError(shape.number(answer, "code"), shape.text(answer, "error"), domain=c.VIR_FROM_QEMU)
+        return answer
+
+
+def listen(path: str, mode: int = 0o600) -> socket.socket:
+    """A socket of a guest's directory that listens; its descriptor can be handed to QEMU."""
+    return sockets.listen(path, mode=mode, backlog=16)
+
+
+def _remove_tree(path: str) -> None:
+    try:
+        entries = list(os.scandir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _remove_tree(entry.path)
+        else:
+            files.remove(entry.path)
+    os.rmdir(path)

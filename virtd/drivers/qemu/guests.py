@@ -1,0 +1,289 @@
+"""All guests of an instance, as the files say: definitions, running guests, and both together.
+
+What was read is kept for as long as the generation stands and all supervisors live; then only what changed is read
+again. A guest whose supervisor has died gets a new one here, by whoever looks first.
+"""
+
+import json
+import os
+import re
+import select
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from virtd import constants as c
+from virtd import uuids
+from virtd.drivers.qemu import status, supervisor
+from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.status import Status
+from virtd.errors import VirtError
+from virtd.protocol.records import Domain
+from virtd.state import files, locks
+from virtd.state.commit import Generation
+from virtd.state.paths import Paths
+
+_UUID = re.compile(rb"<uuid>\s*([0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12})\s*</uuid>")
+
+
+class Entry(NamedTuple):
+    """A guest that is defined, or running, or both."""
+
+    name: str
+    uuid: str
+    persistent: bool
+    autostart: bool
+    status: Status | None  # of a running guest
+
+    @property
+    def active(self) -> bool:
+        return self.status is not None
+
+    @property
+    def id(self) -> int:
+        """libvirt's domain id; -1 if the guest does not run."""
+        return -1 if self.status is None else self.status.id
+
+    @property
+    def reference(self) -> Domain:
+        """The guest as it goes over the wire."""
+        return Domain(self.name, uuids.to_bytes(self.uuid), self.id)
+
+
+class View:
+    """All guests at one moment, under each of their names."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.by_uuid = {entry.uuid: entry for entry in entries}
+        self.by_name = {entry.name: entry for entry in entries}
+        self.by_id = {entry.id: entry for entry in entries if entry.active}
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.by_uuid.values())
+
+
+class Guests:
+    """The guests of one instance.
+
+    Args:
+        paths: the instance's directories.
+        generation: the instance's generation.
+    """
+
+    def __init__(self, paths: Paths, generation: Generation) -> None:
+        self.generation = generation
+        self.definitions = f"{paths.config}/qemu"
+        self.autostarts = f"{paths.config}/qemu/autostart"
+        self.running = f"{paths.runtime}/qemu"
+        self.logs = f"{paths.log}/qemu"
+        self.definitions_lock = f"{paths.runtime}/qemu.lock"
+        self.ports_lock = f"{paths.runtime}/qemu-ports.lock"
+        # Lies in the run-time directory, and so is gone after a reboot.
+        self.autostarted_mark = f"{paths.runtime}/qemu.autostarted"
+        self._ids = f"{paths.runtime}/qemu.id"
+        for directory in (self.definitions, self.autostarts, self.running, self.logs):
+            files.make_directory(directory)
+        self._view: View | None = None
+        self._generation: int | None = None
+        self._uuids: dict[str, tuple[files.Identity, str]] = {}
+        self._statuses: dict[str, tuple[files.Identity, Status]] = {}
+        self._supervisors: dict[str, int] = {}  # uuid → pidfd
+        self._deaths = select.epoll()
+
+    def view(self) -> View:
+        """All guests as they are now."""
+        current = self.generation.current()
+        if self._view is not None and current is not None and current == self._generation and not self._died():
+            return self._view
+        self._generation = current
+        self._view = View(list(self._read()))
+        return self._view
+
+    def definition_path(self, name: str) -> str:
+        """Where a guest's persistent definition lies."""
+        return f"{self.definitions}/{name}.xml"
+
+    def autostart_path(self, name: str) -> str:
+        """Where the link lies that makes a guest start with the machine."""
+        return f"{self.autostarts}/{name}.xml"
+
+    def log_path(self, name: str) -> str:
+        """Where QEMU's output and the supervisor's messages go."""
+        return f"{self.logs}/{name}.log"
+
+    def last_state_path(self, uuid: str) -> str:
+        """Where it is written why a guest ended."""
+        return f"{self.running}/{uuid}.last"
+
+    def guest(self, entry: Entry | Status) -> Guest:
+        """The directory of a running guest."""
+        return Guest(self.running, entry.uuid, entry.name)
+
+    def find(self, domain: Domain) -> Entry:
+        """The guest that a client means: by its uuid, which alone never changes.
+
+        Raises:
+            VirtError: VIR_ERR_NO_DOMAIN.
+        """
+        uuid = uuids.to_text(domain.uuid)
+        entry = self.view().by_uuid.get(uuid)
+        if entry is None:
+            text = f"no domain with matching uuid '{uuid}' ({domain.name})"
+            raise VirtError(c.VIR_ERR_NO_DOMAIN, text, domain=c.VIR_FROM_QEMU)
+        return entry
+
+    def last_state(self, entry: Entry) -> tuple[int, int]:
+        """State and reason of a guest: of one that does not run, why it ended (unknown after a reboot)."""
+        if entry.status is not None:
+            return entry.status.state, entry.status.reason
+        content = files.read(self.last_state_path(entry.uuid))
+        try:
+            state, reason = json.loads(content or b"")
+            return int(state), int(reason)
+        except (ValueError, TypeError):
+            return c.VIR_DOMAIN_SHUTOFF, c.VIR_DOMAIN_SHUTOFF_UNKNOWN
+
+    def next_id(self) -> int:
+        """A domain id that no guest has had since the machine was booted."""
+        with locks.held(f"{self._ids}.lock", "the choice of an id", what="lock of the ids"):
+            number = int(files.read(self._ids) or b"0") + 1
+            files.replace(self._ids, b"%d" % number, durable=False)
+        return number
+
+    def taken_ports(self) -> set[int]:
+        """The ports of all guests that run or start; the ports' lock is held."""
+        taken: set[int] = set()
+        for entry in os.scandir(self.running):
+            found = status.load(f"{entry.path}/status") if entry.is_dir() else None
+            if found is not None:
+                taken.update(found.ports)
+        return taken
+
+    def remove_logs(self, name: str) -> None:
+        """Remove a guest's log files (VIR_DOMAIN_DESTROY_REMOVE_LOGS)."""
+        files.remove(self.log_path(name))
+
+    def _died(self) -> bool:
+        """Whether a supervisor has died since the view was made."""
+        return bool(self._supervisors) and bool(self._deaths.poll(0))
+
+    def _read(self) -> Iterator[Entry]:
+        defined = self._read_definitions()
+        autostarts = {name[:-4] for name in os.listdir(self.autostarts)}
+        running = self._read_running()
+        for uuid, name in defined.items():
+            yield Entry(name, uuid, True, name in autostarts, running.pop(uuid, None))
+        for uuid, found in running.items():
+            yield Entry(found.name, uuid, False, False, found)
+
+    def _read_definitions(self) -> dict[str, str]:
+        """The defined guests: uuid → name."""
+        known, self._uuids = self._uuids, {}
+        for entry in os.scandir(self.definitions):
+            name, suffix = entry.name[:-4], entry.name[-4:]
+            if suffix != ".xml" or not name or name[0] == ".":
+                continue
+            try:
+                identity = files.identity_of(entry.stat())
+            except FileNotFoundError:
+                continue
+            cached = known.get(name)
+            if cached is None or cached[0] != identity:
+                content = files.read(entry.path) or b""
+                match = _UUID.search(content)
+                if match is None:
+                    continue  # not a definition of ours
+                cached = identity, uuids.to_text(uuids.to_bytes(match[1].decode()))
+            self._uuids[name] = cached
+        # A rename that was cut short leaves two files of one uuid, of which the newer counts.
+        by_age = sorted(self._uuids.items(), key=lambda item: item[1][0][1])
+        return {uuid: name for name, (_, uuid) in by_age}
+
+    def _read_running(self) -> dict[str, Status]:
+        """The running guests, each with a live supervisor: uuid → status."""
+        found: dict[str, Status] = {}
+        known, self._statuses = self._statuses, {}
+        for entry in os.scandir(self.running):
+            uuid = entry.name
+            if "." in uuid:
+                continue
+            current = self._read_status(entry.path, known.get(uuid))
+            if current is None:
+                self._sweep(uuid)
+            if current is not None and not self._supervised(uuid, current[1]):
+                current = self._read_status(entry.path, None)
+            if current is None:
+                self._forget(uuid)
+                continue
+            self._statuses[uuid] = current
+            if current[1].active:
+                found[uuid] = current[1]
+        for uuid in self._supervisors.keys() - self._statuses.keys():
+            self._forget(uuid)
+        return found
+
+    def _read_status(
+        self, directory: str, known: tuple[files.Identity, Status] | None
+    ) -> tuple[files.Identity, Status] | None:
+        path = f"{directory}/status"
+        identity = files.identity(path)
+        if identity is None:
+            return None
+        if known is not None and known[0] == identity:
+            return known
+        found = status.load(path)
+        return None if found is None else (identity, found)
+
+    def _supervised(self, uuid: str, found: Status) -> bool:
+        """Whether the guest's supervisor lives; if not, a new one has been put in its place meanwhile."""
+        descriptor = self._supervisors.get(uuid)
+        if descriptor is not None:
+            if not select.select([descriptor], [], [], 0)[0]:
+                return True
+            self._forget(uuid)
+        guest = self.guest(found)
+        if found.active or found.process is not None:
+            held, holder = locks.probe(guest.supervisor_path)
+            if held:
+                if holder is None or not self._remember(uuid, holder.pid):
+                    self._generation = None  # not watched yet: this view is not to be kept
+                return True
+            if not found.active and locks.probe(guest.lock_path)[0]:
+                return True  # its start is under way
+            supervisor.replace(guest, self.generation, self.definition_path(found.name), self.log_path(found.name))
+            return False
+        # Nothing had been started yet. Only if its starter has died does nobody hold the lock.
+        lock = locks.attempt(guest.lock_path, "the clean-up after a start that was cut short")
+        if lock is None:
+            return True
+        files.remove(guest.status_path)
+        guest.unlock(lock)
+        return False
+
+    def _sweep(self, uuid: str) -> None:
+        """Remove what a guest left behind whose clean-up was cut short."""
+        guest = Guest(self.running, uuid, uuid)
+        lock = locks.attempt(guest.lock_path, "the clean-up after a guest") if os.path.isdir(guest.directory) else None
+        if lock is not None:
+            guest.unlock(lock)
+
+    def _remember(self, uuid: str, pid: int) -> bool:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        self._supervisors[uuid] = descriptor
+        self._deaths.register(descriptor, select.EPOLLIN)
+        return True
+
+    def _forget(self, uuid: str) -> None:
+        descriptor = self._supervisors.pop(uuid, None)
+        if descriptor is not None:
+            self._deaths.unregister(descriptor)
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of the descriptors of the supervisors."""
+        for uuid in list(self._supervisors):
+            self._forget(uuid)
+        self._deaths.close()
+        self._view = None

@@ -1,0 +1,292 @@
+"""How a guest is started: from its configuration to a QEMU that runs under a supervisor.
+
+The caller holds the guest's lock. It writes a status that claims name and uuid, binds the monitors' sockets, forks the
+supervisor, which starts QEMU, and talks to QEMU over the monitor. Until the guest is published the supervisor holds
+it on a leash: if the starter dies, QEMU is ended and all is undone. After that the guest lives by itself.
+"""
+
+import fcntl
+import json
+import os
+import shlex
+import socket
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from virtd import constants as c
+from virtd import deadlines, uuids
+from virtd.conf.domain import Domain as Config
+from virtd.conf.domain import assign_aliases, format_domain
+from virtd.drivers.qemu import cgroup, confine, prepare, shape, supervisor
+from virtd.drivers.qemu.command import Command, Setup, build
+from virtd.drivers.qemu.guest import Guest, listen
+from virtd.drivers.qemu.monitor import Monitor, MonitorClosed
+from virtd.drivers.qemu.status import Process, Status
+from virtd.drivers.qemu.undo import undo
+from virtd.errors import VirtError
+from virtd.protocol.records import Domain
+from virtd.state import files, locks
+
+if TYPE_CHECKING:
+    from virtd.drivers.qemu.driverbase import DriverBase
+
+# How long QEMU may take from its start to the first answer of its monitor.
+START_SECONDS = 30.0
+# What QEMU keeps open lies above this, so that descriptors which a client passes can become 3, 4, ….
+LOWEST = 64
+_MONITORS = ("monitor", "query", "events")
+# How much of what QEMU said last goes into the message of a start that failed.
+_LAST_WORDS = 1024
+
+
+class Manner(NamedTuple):
+    """How a guest is to be started, and what is told of it."""
+
+    flags: int = 0  # VIR_DOMAIN_START_*
+    descriptors: tuple[int, ...] = ()  # of the client's, which QEMU takes along as 3, 4, …
+    detail: int = c.VIR_DOMAIN_EVENT_STARTED_BOOTED
+    reason: int = c.VIR_DOMAIN_RUNNING_BOOTED
+
+    @property
+    def paused(self) -> bool:
+        return bool(self.flags & c.VIR_DOMAIN_START_PAUSED)
+
+
+class _Spawn(NamedTuple):
+    """What the supervisor needs to start QEMU."""
+
+    command: Command
+    environment: dict[str, str]
+    user: confine.User | None
+    group: str | None
+    passed: list[int]
+
+
+def claim(driver: "DriverBase", config: Config) -> Status:
+    """Take a name and a uuid for a guest that is about to be started, and an id.
+
+    The guest's lock is held; and, unless the guest is defined, that of the definitions.
+    """
+    guest = Guest.of(driver.guests.running, config)
+    policy = {"poweroff": config.on_poweroff, "reboot": config.on_reboot, "crash": config.on_crash}
+    found = Status(
+        name=guest.name,
+        uuid=guest.uuid,
+        id=driver.guests.next_id(),
+        policy={event: action for event, action in policy.items() if action is not None},
+    )
+    files.replace(guest.status_path, found.encode(), durable=False)
+    return found
+
+
+def start(driver: "DriverBase", config: Config, manner: Manner) -> Domain:
+    """Start a guest; its lock is held.
+
+    Args:
+        driver: the driver of the connection that starts it.
+        config: the guest's configuration, which becomes its live one: a copy.
+        manner: how.
+
+    Raises:
+        VirtError: what kept it from being started; nothing of the attempt is left then.
+    """
+    guest = Guest.of(driver.guests.running, config)
+    _await_supervisor(guest)  # of the guest's last life, which may still be cleaning up
+    found = guest.status() or claim(driver, config)
+    if manner.flags & c.VIR_DOMAIN_START_AUTODESTROY:
+        found.owner = Process.of(driver.context.owner)
+    try:
+        with deadlines.limit(START_SECONDS):
+            _launch(driver, guest, found, config, manner)
+    except BaseException:
+        # Where a supervisor has come into being, it finds its leash cut, and undoes what it did.
+        _await_supervisor(guest)
+        undo(guest.undo_path)
+        files.remove(guest.status_path)
+        raise
+    return Domain(guest.name, uuids.to_bytes(guest.uuid), found.id)
+
+
+def _await_supervisor(guest: Guest) -> None:
+    """Wait until no supervisor is at work in the guest's directory any more."""
+    locks.acquire(guest.supervisor_path, "the start", timeout=START_SECONDS, what="supervisor's lock").release()
+
+
+def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner) -> None:
+    binary = driver.capabilities.binary_for(config)
+    user = driver.capabilities.user
+    _make_private(guest, user)
+    assign_aliases(config)
+    prepare.before_start(driver.guests, guest, found, config)
+    monitors = [(name, _raise(listen(f"{guest.directory}/{name}.sock", 0o600).detach())) for name in _MONITORS]
+    try:
+        command = build(config, binary, Setup(monitors=monitors, private=guest.private))
+        try:
+            if user is not None:
+                for path, _ in command.files:
+                    confine.give(path, user, guest.undo_path)
+            found.disks = {node: list(names) for node, names in command.disks.items()}
+            environment = confine.environment(guest.private, privileged=driver.paths.privileged)
+            spawn = _Spawn(
+                command,
+                environment | command.environment,
+                user,
+                cgroup.make(guest.uuid, guest.undo_path),
+                [_raise(descriptor) for descriptor in manner.descriptors],
+            )
+            log_path = driver.guests.log_path(guest.name)
+            said = _log_command(log_path, spawn)
+            leash = _supervise(driver, guest, found, spawn, log_path)
+        finally:
+            command.close()
+    finally:
+        # From now on QEMU alone holds its end: when it dies, its monitors are closed.
+        for _, descriptor in monitors:
+            os.close(descriptor)
+    with leash:
+        try:
+            _let_go(guest, found, config, leash, manner)
+        except MonitorClosed:
+            text = f"process exited while connecting to monitor: {_last_words(log_path, said)}"
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text.rstrip(": \n"), domain=c.VIR_FROM_QEMU) from None
+
+
+def _let_go(guest: Guest, found: Status, config: Config, leash: socket.socket, manner: Manner) -> None:
+    """Talk to the new QEMU, write down what it has become, and take it off the leash."""
+    process = shape.table(_hear(leash), "process")
+    found.process = Process(shape.number(process, "pid"), shape.number(process, "start"))
+    with Monitor(guest.monitor_path, guest.name, START_SECONDS) as monitor:
+        prepare.after_start(config, monitor)
+    config.id = found.id
+    live = format_domain(config, live=True, secure=True)
+    files.replace(guest.live_path, live.encode(), durable=False)
+    request = {"do": "publish", "detail": manner.detail, "reason": manner.reason, "paused": manner.paused}
+    leash.sendall(json.dumps(request).encode() + b"\n")
+    _hear(leash)
+
+
+def _supervise(driver: "DriverBase", guest: Guest, found: Status, spawn: _Spawn, log_path: str) -> socket.socket:
+    """Fork the supervisor, which starts QEMU; returns the leash."""
+    ours, theirs = socket.socketpair()
+    leash = _raise(theirs.detach())
+    definition, generation = driver.guests.definition_path(guest.name), driver.generation
+
+    def body() -> None:
+        with socket.socket(fileno=leash) as connection:
+            try:
+                kept = _place(spawn)
+                lock = locks.acquire(guest.supervisor_path, "the supervisor")
+                found.process = _spawn(spawn, kept)
+                files.replace(guest.status_path, found.encode(), durable=False)
+                watch = supervisor.Supervisor(guest, generation, definition, found, child=True)
+            except VirtError as error:
+                _say(connection, {"error": error.detail, "code": error.code})
+                return
+            watch.attach(connection)
+            _say(connection, {"process": {"pid": found.process.pid, "start": found.process.start}})
+            watch.run()
+            lock.release()
+
+    supervisor.detach(body, f"virtd: guest {guest.name}", log_path, [leash, *spawn.command.fds, *spawn.passed])
+    os.close(leash)
+    for descriptor in spawn.passed:
+        os.close(descriptor)
+    return ours
+
+
+def _place(spawn: _Spawn) -> list[int]:
+    """Give the client's descriptors the numbers that it counts on; returns all that QEMU keeps."""
+    numbers = []
+    for number, descriptor in enumerate(spawn.passed, start=3):
+        os.dup2(descriptor, number, inheritable=False)
+        os.close(descriptor)
+        numbers.append(number)
+    return [*numbers, *spawn.command.fds]
+
+
+def _spawn(spawn: _Spawn, kept: list[int]) -> Process:
+    """Start QEMU as a child of this process, and keep none of its descriptors."""
+    try:
+        pid = confine.spawn(
+            spawn.command.argv,
+            environment=spawn.environment,
+            output=2,  # the guest's log
+            fds=kept,
+            user=spawn.user,
+            group=spawn.group,
+        )
+    finally:
+        for descriptor in kept:
+            os.close(descriptor)
+    return Process.of(pid)
+
+
+def _say(connection: socket.socket, message: dict[str, object]) -> None:
+    try:
+        connection.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:
+        pass  # the starter has died; that is seen by reading
+
+
+def _hear(leash: socket.socket) -> shape.Table:
+    """What the supervisor says.
+
+    Raises:
+        MonitorClosed: QEMU has ended.
+        VirtError: what the supervisor could not do.
+    """
+    line = b""
+    while not line.endswith(b"\n"):
+        if not deadlines.readable(leash.fileno(), START_SECONDS):
+            raise deadlines.DeadlineExceeded("QEMU did not start in time")
+        chunk = leash.recv(65536)
+        if not chunk:
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "the supervisor ended during the start", domain=c.VIR_FROM_QEMU)
+        line += chunk
+    answer = shape.as_table(json.loads(line), "answer")
+    if "exited" in answer:
+        raise MonitorClosed("QEMU has ended")
+    if "error" in answer:
+        raise VirtError(shape.number(answer, "code"), shape.text(answer, "error"), domain=c.VIR_FROM_QEMU)
+    return answer
+
+
+def _make_private(guest: Guest, user: confine.User | None) -> None:
+    """QEMU's own directory, and the way to it."""
+    files.make_directory(guest.private, 0o700)
+    if user is not None:
+        os.chown(guest.private, user.uid, user.gid)
+        # It may pass through the guest's directory, and see nothing there.
+        os.chmod(guest.directory, 0o711)
+
+
+def _raise(descriptor: int) -> int:
+    """The same file under a number above LOWEST; the old one is closed."""
+    raised = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOWEST)
+    os.close(descriptor)
+    return raised
+
+
+def _log_command(path: str, spawn: _Spawn) -> int:
+    """Write the command line into the guest's log; returns where QEMU's own output will begin."""
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
+    variables = [f"{name}={shlex.quote(value)}" for name, value in spawn.environment.items()]
+    words = " ".join([*variables, *(shlex.quote(word) for word in spawn.command.argv)])
+    text = f"{stamp}.{int(now % 1 * 1000):03d}+0000: starting up\n{words}\n"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            files.write_all(descriptor, text.encode())
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise files.os_error(error, f"cannot write '{path}'") from None
+
+
+def _last_words(path: str, begin: int) -> str:
+    """What QEMU itself said since it was started."""
+    content = (files.read(path) or b"")[begin:].decode(errors="replace")
+    lines = [line for line in content.splitlines() if "+0000: " not in line[:34]]
+    return "\n".join(lines)[-_LAST_WORDS:]

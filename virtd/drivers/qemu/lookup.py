@@ -1,0 +1,203 @@
+"""Finding guests, and what is known of them without asking anybody: lists, look-ups, state, XML."""
+
+from virtd import constants as c
+from virtd import uuids
+from virtd.conf.domain import Domain as Config
+from virtd.conf.domain import format_domain
+from virtd.drivers.qemu.driverbase import DriverBase
+from virtd.drivers.qemu.guests import Entry
+from virtd.errors import VirtError, unsupported_flags
+from virtd.protocol.records import Domain
+
+_CLOCK_TICKS = 100  # per second; USER_HZ, which Linux fixes for /proc on all its machines
+
+# virConnectListAllDomains: groups of flags, of which a guest must meet one in each group that is asked for at all.
+_FILTERS = (
+    (c.VIR_CONNECT_LIST_DOMAINS_ACTIVE, c.VIR_CONNECT_LIST_DOMAINS_INACTIVE),
+    (c.VIR_CONNECT_LIST_DOMAINS_PERSISTENT, c.VIR_CONNECT_LIST_DOMAINS_TRANSIENT),
+    (
+        c.VIR_CONNECT_LIST_DOMAINS_RUNNING,
+        c.VIR_CONNECT_LIST_DOMAINS_PAUSED,
+        c.VIR_CONNECT_LIST_DOMAINS_SHUTOFF,
+        c.VIR_CONNECT_LIST_DOMAINS_OTHER,
+    ),
+    (c.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE, c.VIR_CONNECT_LIST_DOMAINS_NO_MANAGEDSAVE),
+    (c.VIR_CONNECT_LIST_DOMAINS_AUTOSTART, c.VIR_CONNECT_LIST_DOMAINS_NO_AUTOSTART),
+    (c.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT, c.VIR_CONNECT_LIST_DOMAINS_NO_SNAPSHOT),
+    (c.VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT, c.VIR_CONNECT_LIST_DOMAINS_NO_CHECKPOINT),
+)
+_ALL_FILTERS = sum(flag for group in _FILTERS for flag in group)
+_STATE_FLAGS = {
+    c.VIR_DOMAIN_RUNNING: c.VIR_CONNECT_LIST_DOMAINS_RUNNING,
+    c.VIR_DOMAIN_PAUSED: c.VIR_CONNECT_LIST_DOMAINS_PAUSED,
+    c.VIR_DOMAIN_SHUTOFF: c.VIR_CONNECT_LIST_DOMAINS_SHUTOFF,
+}
+
+
+class Lookup(DriverBase):
+    """Lists and look-ups of guests, and their plain properties."""
+
+    def connect_list_domains(self, most: int) -> list[int]:
+        """virConnectListDomains: the ids of running guests."""
+        return sorted(self.guests.view().by_id)[:most]
+
+    def connect_num_of_domains(self) -> int:
+        """virConnectNumOfDomains."""
+        return len(self.guests.view().by_id)
+
+    def connect_list_defined_domains(self, most: int) -> list[str]:
+        """virConnectListDefinedDomains: the names of guests that are defined and do not run."""
+        return [entry.name for entry in self.guests.view() if not entry.active][:most]
+
+    def connect_num_of_defined_domains(self) -> int:
+        """virConnectNumOfDefinedDomains."""
+        return sum(not entry.active for entry in self.guests.view())
+
+    def connect_list_all_domains(self, need_results: int, flags: int) -> tuple[list[Domain], int]:
+        """virConnectListAllDomains."""
+        unsupported_flags(flags, _ALL_FILTERS, "qemuConnectListAllDomains")
+        groups = [mask for mask in (sum(group) & flags for group in _FILTERS) if mask]
+        found = [
+            entry.reference
+            for entry in self.guests.view()
+            if not groups or all(self._filter_flags(entry) & mask for mask in groups)
+        ]
+        return found if need_results else [], len(found)
+
+    def _filter_flags(self, entry: Entry) -> int:
+        """The flags of virConnectListAllDomains that a guest meets."""
+        state, _ = self.guests.last_state(entry)
+        return (
+            (c.VIR_CONNECT_LIST_DOMAINS_ACTIVE if entry.active else c.VIR_CONNECT_LIST_DOMAINS_INACTIVE)
+            | (c.VIR_CONNECT_LIST_DOMAINS_PERSISTENT if entry.persistent else c.VIR_CONNECT_LIST_DOMAINS_TRANSIENT)
+            | _STATE_FLAGS.get(state, c.VIR_CONNECT_LIST_DOMAINS_OTHER)
+            | (c.VIR_CONNECT_LIST_DOMAINS_AUTOSTART if entry.autostart else c.VIR_CONNECT_LIST_DOMAINS_NO_AUTOSTART)
+            # No guest has these yet: the calls that would make them are not supported.
+            | c.VIR_CONNECT_LIST_DOMAINS_NO_MANAGEDSAVE
+            | c.VIR_CONNECT_LIST_DOMAINS_NO_SNAPSHOT
+            | c.VIR_CONNECT_LIST_DOMAINS_NO_CHECKPOINT
+        )
+
+    def domain_lookup_by_id(self, number: int) -> Domain:
+        """virDomainLookupByID."""
+        entry = self.guests.view().by_id.get(number)
+        if entry is None:
+            raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching id {number}")
+        return entry.reference
+
+    def domain_lookup_by_uuid(self, uuid: bytes) -> Domain:
+        """virDomainLookupByUUID."""
+        text = uuids.to_text(uuid)
+        entry = self.guests.view().by_uuid.get(text)
+        if entry is None:
+            raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching uuid '{text}'")
+        return entry.reference
+
+    def domain_lookup_by_name(self, name: str) -> Domain:
+        """virDomainLookupByName."""
+        entry = self.guests.view().by_name.get(name)
+        if entry is None:
+            raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching name '{name}'")
+        return entry.reference
+
+    def domain_is_active(self, domain: Domain) -> int:
+        """virDomainIsActive."""
+        return int(self.guests.find(domain).active)
+
+    def domain_is_persistent(self, domain: Domain) -> int:
+        """virDomainIsPersistent."""
+        return int(self.guests.find(domain).persistent)
+
+    def domain_is_updated(self, domain: Domain) -> int:
+        """virDomainIsUpdated: whether the definition has changed since the guest was started."""
+        self.guests.find(domain)
+        return 0  # as libvirt's QEMU driver answers, which never sets the mark
+
+    def domain_get_os_type(self, domain: Domain) -> str:
+        """virDomainGetOSType."""
+        return self.current(self.guests.find(domain)).os.type or "hvm"
+
+    def domain_get_info(self, domain: Domain) -> tuple[int, int, int, int, int]:
+        """virDomainGetInfo: state, memory limit and memory in KiB, vCPUs, CPU time in ns."""
+        entry = self.guests.find(domain)
+        config = self.current(entry)
+        state, _ = self.guests.last_state(entry)
+        memory = config.current_memory
+        cpu_time = 0
+        if entry.status is not None:
+            if entry.status.balloon:
+                memory = entry.status.balloon
+            if entry.status.process is not None:
+                cpu_time = _cpu_time(entry.status.process.pid)
+        return state, config.memory or 0, memory or 0, vcpu_count(config), cpu_time
+
+    def domain_get_state(self, domain: Domain, flags: int) -> tuple[int, int]:
+        """virDomainGetState: state and reason."""
+        unsupported_flags(flags, 0, "qemuDomainGetState")
+        return self.guests.last_state(self.guests.find(domain))
+
+    def domain_get_control_info(self, domain: Domain, flags: int) -> tuple[int, int, int]:
+        """virDomainGetControlInfo: whether the guest's monitor is in use, and for how many ms."""
+        unsupported_flags(flags, 0, "qemuDomainGetControlInfo")
+        entry, _ = self.running(domain)
+        age = self.guest(entry).busy()
+        return (c.VIR_DOMAIN_CONTROL_OK, 0, 0) if age is None else (c.VIR_DOMAIN_CONTROL_JOB, 0, int(age * 1000))
+
+    def domain_get_max_memory(self, domain: Domain) -> int:
+        """virDomainGetMaxMemory, in KiB."""
+        return self.current(self.guests.find(domain)).memory or 0
+
+    def domain_get_max_vcpus(self, domain: Domain) -> int:
+        """virDomainGetMaxVcpus."""
+        entry, _ = self.running(domain)
+        return self.live(entry).vcpu or 1
+
+    def domain_get_vcpus_flags(self, domain: Domain, flags: int) -> int:
+        """virDomainGetVcpusFlags: how many vCPUs there are, or may be at most."""
+        self.exclusive_flags(flags, "virDomainGetVcpusFlags")
+        known = c.VIR_DOMAIN_AFFECT_LIVE | c.VIR_DOMAIN_AFFECT_CONFIG | c.VIR_DOMAIN_VCPU_MAXIMUM
+        unsupported_flags(flags, known | c.VIR_DOMAIN_VCPU_GUEST, "qemuDomainGetVcpusFlags")
+        if flags & c.VIR_DOMAIN_VCPU_GUEST:
+            self.running(domain)
+            raise VirtError(c.VIR_ERR_ARGUMENT_UNSUPPORTED, "QEMU guest agent is not configured")
+        config = self.affected(self.guests.find(domain), flags)
+        return config.vcpu or 1 if flags & c.VIR_DOMAIN_VCPU_MAXIMUM else vcpu_count(config)
+
+    def domain_get_autostart(self, domain: Domain) -> int:
+        """virDomainGetAutostart."""
+        return int(self.guests.find(domain).autostart)
+
+    def domain_get_xml_desc(self, domain: Domain, flags: int) -> str:
+        """virDomainGetXMLDesc."""
+        unsupported_flags(
+            flags,
+            c.VIR_DOMAIN_XML_SECURE
+            | c.VIR_DOMAIN_XML_INACTIVE
+            | c.VIR_DOMAIN_XML_UPDATE_CPU
+            | c.VIR_DOMAIN_XML_MIGRATABLE,
+            "qemuDomainGetXMLDesc",
+        )
+        entry = self.guests.find(domain)
+        inactive = bool(flags & c.VIR_DOMAIN_XML_INACTIVE) or not entry.active
+        config = self.config(entry) if inactive and entry.persistent else self.current(entry)
+        return format_domain(
+            config,
+            live=not inactive,
+            secure=bool(flags & c.VIR_DOMAIN_XML_SECURE),
+            migratable=bool(flags & c.VIR_DOMAIN_XML_MIGRATABLE),
+        )
+
+
+def vcpu_count(config: Config) -> int:
+    """How many vCPUs a guest has, of those that it may have."""
+    return config.vcpu_current or config.vcpu or 1
+
+
+def _cpu_time(pid: int) -> int:
+    """CPU time of a process and all its threads in ns: proc(5), stat fields 14 and 15."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(fields[11]) + int(fields[12])) * (1_000_000_000 // _CLOCK_TICKS)

@@ -1,0 +1,89 @@
+"""What is chosen at a guest's start, and stands in its live XML: ports, terminals."""
+
+import errno
+import socket
+
+from virtd import constants as c
+from virtd.conf.domain import Domain as Config
+from virtd.conf.domain.chardev import Channel, Console, Parallel, PtySource, Serial
+from virtd.conf.domain.display import VncGraphics
+from virtd.drivers.qemu import shape
+from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.guests import Guests
+from virtd.drivers.qemu.monitor import Monitor
+from virtd.drivers.qemu.status import Status
+from virtd.errors import VirtError
+from virtd.state import files, locks
+
+# Where libvirt looks for free ports.
+VNC_PORTS = range(5900, 65536)
+VNC_WEBSOCKET_PORTS = range(5700, 65536)
+
+
+def before_start(guests: Guests, guest: Guest, found: Status, config: Config) -> None:
+    """Choose what QEMU is told at its start; what was chosen is claimed by the guest's status.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR, nothing is free.
+    """
+    displays = [one for one in config.graphics if isinstance(one, VncGraphics) and one.socket is None]
+    if not displays:
+        return
+    # Two guests that start at the same time must not both take a port that neither uses yet.
+    with locks.held(guests.ports_lock, "the choice of a port", what="lock of the ports"):
+        taken = guests.taken_ports()
+        for display in displays:
+            address = display.listen or "127.0.0.1"
+            if display.port in (None, -1, 0):
+                display.port = _free_port(VNC_PORTS, address, taken, "VNC")
+                taken.add(display.port)
+            if display.websocket == -1:
+                display.websocket = _free_port(VNC_WEBSOCKET_PORTS, address, taken, "VNC WebSocket")
+                taken.add(display.websocket)
+            found.ports += [port for port in (display.port, display.websocket) if port]
+        files.replace(guest.status_path, found.encode(), durable=False)
+
+
+def _free_port(ports: range, address: str, taken: set[int], what: str) -> int:
+    """A TCP port that no guest has claimed and nobody listens on."""
+    for port in ports:
+        if port not in taken and _free(address, port):
+            return port
+    raise VirtError(
+        c.VIR_ERR_INTERNAL_ERROR,
+        f"Unable to find an unused port in range '{what}' ({ports.start}-{ports.stop - 1})",
+        domain=c.VIR_FROM_QEMU,
+    )
+
+
+def _free(address: str, port: int) -> bool:
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            probe.listen(1)
+    except OSError as error:
+        # An address that is not this host's is QEMU's to complain of.
+        return error.errno != errno.EADDRINUSE
+    return True
+
+
+def after_start(config: Config, monitor: Monitor) -> None:
+    """Ask QEMU what it chose itself: the pseudo terminals (query-chardev)."""
+    devices: list[Serial | Parallel | Console | Channel] = [
+        *config.serials,
+        *config.parallels,
+        *config.consoles,
+        *config.channels,
+    ]
+    terminals = [(device.info.alias, device.source) for device in devices if isinstance(device.source, PtySource)]
+    if not terminals:
+        return
+    found = {shape.text(one, "label"): shape.text(one, "filename") for one in monitor.query_list("query-chardev")}
+    for alias, source in terminals:
+        name = found.get(f"char{alias}", "")
+        if name.startswith("pty:"):
+            source.path = name.removeprefix("pty:")

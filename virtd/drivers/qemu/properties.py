@@ -1,0 +1,75 @@
+"""Properties of guests beside their state: confinement, and what a guest has that no call of this driver can give it.
+
+That a guest has no snapshot, checkpoint or saved image is the plain truth as long as nothing makes them; the calls
+which would make them are not supported.
+"""
+
+import os
+
+from virtd import constants as c
+from virtd.drivers.qemu.driverbase import DriverBase
+from virtd.errors import unsupported_flags
+from virtd.protocol.records import Domain, SecurityLabel
+
+# virDomainGetSchedulerType: the number of parameters there are with the control groups' CPU controller.
+_SCHEDULER_PARAMETERS = 9
+
+
+class Properties(DriverBase):
+    """Security labels, messages, saved images, snapshots."""
+
+    def domain_get_security_label(self, domain: Domain) -> tuple[bytes, int]:
+        """virDomainGetSecurityLabel: of the first security model, which is none."""
+        self.guests.find(domain)
+        return b"\0", 0
+
+    def domain_get_security_label_list(self, domain: Domain) -> tuple[list[SecurityLabel], int]:
+        """virDomainGetSecurityLabelList: the first model, none, and the user and group that QEMU runs as (DAC)."""
+        entry = self.guests.find(domain)
+        if entry.status is None or entry.status.process is None:
+            return [], 0
+        try:
+            owner = os.stat(f"/proc/{entry.status.process.pid}")
+        except FileNotFoundError:
+            return [], 0
+        label = f"+{owner.st_uid}:+{owner.st_gid}\0".encode()
+        return [SecurityLabel(b"\0", 0), SecurityLabel(label, 0)], 2
+
+    def domain_get_messages(self, domain: Domain, flags: int) -> list[str]:
+        """virDomainGetMessages: nothing a guest does here taints it or is deprecated."""
+        known = c.VIR_DOMAIN_MESSAGE_DEPRECATION | c.VIR_DOMAIN_MESSAGE_TAINTING
+        unsupported_flags(flags, known, "virDomainObjGetMessages")
+        self.guests.find(domain)
+        return []
+
+    def domain_get_scheduler_type(self, domain: Domain) -> tuple[str, int]:
+        """virDomainGetSchedulerType."""
+        self.guests.find(domain)
+        return "posix", _SCHEDULER_PARAMETERS
+
+    def domain_has_managed_save_image(self, domain: Domain, flags: int) -> int:
+        """virDomainHasManagedSaveImage."""
+        unsupported_flags(flags, 0, "qemuDomainHasManagedSaveImage")
+        self.guests.find(domain)
+        return 0
+
+    def domain_has_current_snapshot(self, domain: Domain, flags: int) -> int:
+        """virDomainHasCurrentSnapshot."""
+        unsupported_flags(flags, 0, "qemuDomainHasCurrentSnapshot")
+        self.guests.find(domain)
+        return 0
+
+    def domain_snapshot_num(self, domain: Domain, flags: int) -> int:
+        """virDomainSnapshotNum."""
+        self.guests.find(domain)
+        return 0
+
+    def domain_list_all_snapshots(self, domain: Domain, need_results: int, flags: int) -> tuple[list[object], int]:
+        """virDomainListAllSnapshots."""
+        self.guests.find(domain)
+        return [], 0
+
+    def domain_list_all_checkpoints(self, domain: Domain, need_results: int, flags: int) -> tuple[list[object], int]:
+        """virDomainListAllCheckpoints."""
+        self.guests.find(domain)
+        return [], 0

@@ -1,0 +1,138 @@
+"""What is known of one running guest beside its XML: a small JSON file, replaced whole at each change.
+
+It has one writer at a time: who starts the guest, until its supervisor runs; from then on the supervisor. The live XML
+is a file of its own, so that a change of state, the commonest of all changes, does not write it again.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+
+from virtd import constants as c
+from virtd.drivers.qemu import shape
+from virtd.state import files
+from virtd.state.commit import Change
+
+
+@dataclass(slots=True)
+class Process:
+    """A process that cannot be mistaken for a later one with the same pid."""
+
+    pid: int
+    start: int  # clock ticks after boot, /proc/PID/stat field 22 (proc(5))
+
+    def alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        found = start_time(self.pid)
+        return found is not None and found == self.start
+
+    @classmethod
+    def of(cls, pid: int) -> "Process":
+        """The process that has this pid now; one that has none is not alive."""
+        return cls(pid, start_time(pid) or -1)
+
+
+@dataclass(slots=True)
+class Status:
+    """The run-time facts of one guest."""
+
+    name: str
+    uuid: str
+    id: int  # libvirt's domain id, given at the start and kept
+    process: Process | None = None  # QEMU; None until it has been started
+    state: int = c.VIR_DOMAIN_NOSTATE
+    reason: int = 0
+    started: float = 0.0  # seconds since the epoch; 0 while the start is under way
+    owner: Process | None = None  # the process whose end ends the guest (autodestroy)
+    reboots: bool = False  # the shutdown under way is the first half of a reboot
+    # What the guest's own actions lead to: on_poweroff, on_reboot, on_crash.
+    policy: dict[str, str] = field(default_factory=dict)
+    # Reasons for what QEMU is about to report, left by whoever asks for it: event name → reason.
+    expected: dict[str, int] = field(default_factory=dict)
+    ports: list[int] = field(default_factory=list)  # TCP ports that were chosen for it
+    # QEMU's name of a disk → libvirt's alias and the path of its source, for events.
+    disks: dict[str, list[str]] = field(default_factory=dict)
+    balloon: int = 0  # memory the guest has, in KiB, as the balloon said last; 0: all
+    # The last event of QEMU that is contained in this, in microseconds since the epoch.
+    seen: int = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether the guest counts as running: its start has succeeded."""
+        return self.started > 0
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+
+    def publish(self, path: str, change: Change) -> None:
+        """Replace the status file inside a commit."""
+        change.publish(files.prepare(path, self.encode(), durable=False))
+
+
+def decode(content: bytes) -> Status:
+    """Read a status back.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR: it is not what encode() wrote.
+    """
+    try:
+        table = shape.as_table(json.loads(content), "status")
+    except ValueError as error:
+        raise shape.ShapeError(f"status file is not JSON: {error}") from None
+    return Status(
+        name=shape.text(table, "name"),
+        uuid=shape.text(table, "uuid"),
+        id=shape.number(table, "id"),
+        process=_process(table, "process"),
+        state=shape.number(table, "state"),
+        reason=shape.number(table, "reason"),
+        started=_seconds(table, "started"),
+        owner=_process(table, "owner"),
+        reboots=shape.truth(table, "reboots"),
+        policy={key: str(value) for key, value in shape.table(table, "policy").items()},
+        expected={key: int(str(value)) for key, value in shape.table(table, "expected").items()},
+        ports=[int(str(port)) for port in _list(table, "ports")],
+        disks={
+            node: [str(name) for name in _list(shape.table(table, "disks"), node)]
+            for node in shape.table(table, "disks")
+        },
+        balloon=shape.number(table, "balloon"),
+        seen=shape.number(table, "seen"),
+    )
+
+
+def load(path: str) -> Status | None:
+    """The status in a file; None if there is none."""
+    content = files.read(path)
+    return None if content is None else decode(content)
+
+
+def start_time(pid: int) -> int | None:
+    """When a process was started, in clock ticks after boot; None if there is no such process, or only a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name, in parentheses, may contain anything: what follows is counted from its end.
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _process(table: shape.Table, key: str) -> Process | None:
+    if table.get(key) is None:
+        return None
+    inner = shape.table(table, key)
+    return Process(shape.number(inner, "pid"), shape.number(inner, "start"))
+
+
+def _list(table: shape.Table, key: str) -> list[object]:
+    value = table.get(key)
+    if not isinstance(value, list):
+        raise shape.ShapeError(f"'{key}' in status is no list")
+    return value
+
+
+def _seconds(table: shape.Table, key: str) -> float:
+    value = table.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise shape.ShapeError(f"'{key}' in status is no number")
+    return float(value)

@@ -1,0 +1,69 @@
+"""What has to be put back when a guest has ended: written down before it is done, undone by whoever cleans up.
+
+A line of JSON for each thing: its kind, and what that kind needs to be undone. All of them can be undone twice.
+"""
+
+import json
+import os
+from collections.abc import Callable
+
+from virtd.errors import VirtError
+from virtd.state import files
+
+
+def note(path: str, kind: str, /, **values: object) -> None:
+    """Write down, before it is done, what will have to be undone.
+
+    Args:
+        path: the guest's undo file.
+        kind: a name in KINDS.
+        values: what the kind needs.
+    """
+    assert kind in KINDS
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            files.write_all(descriptor, json.dumps({"kind": kind, **values}).encode() + b"\n")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise files.os_error(error, f"cannot write '{path}'") from None
+
+
+def undo(path: str) -> None:
+    """Undo everything that was written down, the last first; what cannot be undone does not keep the rest from it."""
+    content = files.read(path)
+    if content is None:
+        return
+    for line in reversed(content.splitlines()):
+        try:
+            table = json.loads(line)
+            KINDS[table["kind"]](table)
+        except (ValueError, KeyError, OSError, VirtError):
+            continue  # a line cut short by a crash was not acted upon either; what is gone needs no undoing
+    files.remove(path)
+
+
+def _owner(table: dict[str, int | str]) -> None:
+    """Give a file back to the owner it had."""
+    descriptor = os.open(str(table["path"]), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # Only the file that was meant, not another one which has its name now.
+        found = os.fstat(descriptor)
+        if (found.st_dev, found.st_ino) == (table["device"], table["inode"]):
+            os.chown(f"/proc/self/fd/{descriptor}", int(table["uid"]), int(table["gid"]))
+    finally:
+        os.close(descriptor)
+
+
+def _group(table: dict[str, int | str]) -> None:
+    """Remove a control group, which is empty by now."""
+    os.rmdir(str(table["path"]))
+
+
+def _file(table: dict[str, int | str]) -> None:
+    """Remove a file that was made for the guest."""
+    os.unlink(str(table["path"]))
+
+
+KINDS: dict[str, Callable[[dict[str, int | str]], None]] = {"owner": _owner, "group": _group, "file": _file}
