@@ -56,4 +56,4 @@ def open_connection(uri: str | None, context: Context) -> Connection:
     if parts.path not in ("/session", f"/{context.paths.mode}"):
         text = f"unexpected {scheme} URI path '{parts.path}', try {scheme}:///{context.paths.mode}"
         raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text)
-    return Connection(parts.geturl(), [driver(context) for driver in classes])
+    return Connection(f"{scheme}://{parts.path}", [driver(context) for driver in classes])

@@ -79,13 +79,7 @@ class Console(Lifecycle):
                 raise files.os_error(error, f"unable to open '{path}'") from None
             finally:
                 files.remove(path)
-        ours, theirs = socket.socketpair()
-
-        def send() -> None:
-            with ours, open(descriptor, "rb") as file:
-                ours.sendfile(file)
-
-        return Reply("image/png", stream=Stream(theirs.detach(), send))
+        return Reply("image/png", stream=Stream(descriptor))
 
     def domain_send_key(self, domain: Domain, codeset: int, holdtime: int, codes: list[int], flags: int) -> None:
         """virDomainSendKey: keys pressed together, for holdtime milliseconds (0: as long as QEMU likes)."""

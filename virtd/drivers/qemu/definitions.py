@@ -4,7 +4,6 @@ All changes of definitions, and all claims of a name or uuid by a starting guest
 two guests ever share either.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -64,8 +63,7 @@ class Definitions(DriverBase):
     def save_definition(self, config: Config) -> files.Pending:
         """Write a definition to disk; the definitions' lock is held, and the caller publishes it in a commit."""
         _, name = identity(config)
-        text = format_domain(config, secure=True)
-        return files.prepare(self.guests.definition_path(name), text.encode(), durable=True)
+        return self.guests.definitions.prepare(name, format_domain(config, secure=True))
 
     def domain_define_xml(self, xml: str) -> Domain:
         """virDomainDefineXML."""
@@ -104,8 +102,8 @@ class Definitions(DriverBase):
             if not entry.persistent:
                 raise VirtError(c.VIR_ERR_OPERATION_INVALID, "cannot undefine transient domain")
             with self.generation.commit() as change:
-                change.remove(self.guests.autostart_path(entry.name))
-                change.remove(self.guests.definition_path(entry.name), durable=True)
+                change.remove(self.guests.definitions.autostart_path(entry.name))
+                change.remove(self.guests.definitions.path(entry.name), durable=True)
                 if not entry.active:
                     change.remove(self.guests.last_state_path(entry.uuid))
                 self.lifecycle_event(
@@ -137,10 +135,10 @@ class Definitions(DriverBase):
             with self.generation.commit() as change:
                 # A crash between the two leaves two files of one uuid, of which the view takes the newer.
                 change.publish(pending)
-                change.remove(self.guests.definition_path(entry.name), durable=True)
+                change.remove(self.guests.definitions.path(entry.name), durable=True)
                 if entry.autostart:
-                    change.remove(self.guests.autostart_path(entry.name))
-                    self._link_autostart(new_name)
+                    change.remove(self.guests.definitions.autostart_path(entry.name))
+                    self.guests.definitions.link_autostart(new_name)
                 self.lifecycle_event(
                     change, entry.reference, c.VIR_DOMAIN_EVENT_UNDEFINED, c.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED
                 )
@@ -157,20 +155,9 @@ class Definitions(DriverBase):
                 return
             with self.generation.commit() as change:
                 if autostart:
-                    self._link_autostart(entry.name)
+                    self.guests.definitions.link_autostart(entry.name)
                 else:
-                    change.remove(self.guests.autostart_path(entry.name), durable=True)
-
-    def _link_autostart(self, name: str) -> None:
-        path = self.guests.autostart_path(name)
-        try:
-            os.symlink(self.guests.definition_path(name), path)
-            files.sync_directory(self.guests.autostarts)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            text = f"Failed to create symlink '{path} to '{self.guests.definition_path(name)}'"
-            raise files.os_error(error, text) from None
+                    change.remove(self.guests.definitions.autostart_path(entry.name), durable=True)
 
     def lifecycle_event(self, change: Change, domain: Domain, event: int, detail: int) -> None:
         """Tell of a life cycle event which the caller causes by the commit that it is in."""

@@ -69,7 +69,7 @@ class DriverBase(Driver):
         Raises:
             VirtError: VIR_ERR_NO_DOMAIN, the definition has gone meanwhile; or what is wrong with it.
         """
-        return self._parse(self.guests.definition_path(entry.name), entry, live=False)
+        return self._parse(self.guests.definitions.path(entry.name), entry, live=False)
 
     def live(self, entry: Entry) -> Config:
         """What a running guest is at the moment. It is shared by all who ask: copy it to change it.

@@ -6,7 +6,6 @@ again. A guest whose supervisor has died gets a new one here, by whoever looks f
 
 import json
 import os
-import re
 import select
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,9 +19,8 @@ from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 from virtd.state import files, locks
 from virtd.state.commit import Generation
+from virtd.state.definitions import DefinitionDirectory
 from virtd.state.paths import Paths
-
-_UUID = re.compile(rb"<uuid>\s*([0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12})\s*</uuid>")
 
 
 class Entry(NamedTuple):
@@ -71,8 +69,7 @@ class Guests:
 
     def __init__(self, paths: Paths, generation: Generation) -> None:
         self.generation = generation
-        self.definitions = f"{paths.config}/qemu"
-        self.autostarts = f"{paths.config}/qemu/autostart"
+        self.definitions = DefinitionDirectory(f"{paths.config}/qemu")
         self.running = f"{paths.runtime}/qemu"
         self.logs = f"{paths.log}/qemu"
         self.definitions_lock = f"{paths.runtime}/qemu.lock"
@@ -80,11 +77,10 @@ class Guests:
         # Lies in the run-time directory, and so is gone after a reboot.
         self.autostarted_mark = f"{paths.runtime}/qemu.autostarted"
         self._ids = f"{paths.runtime}/qemu.id"
-        for directory in (self.definitions, self.autostarts, self.running, self.logs):
+        for directory in (self.running, self.logs):
             files.make_directory(directory)
         self._view: View | None = None
         self._generation: int | None = None
-        self._uuids: dict[str, tuple[files.Identity, str]] = {}
         self._statuses: dict[str, tuple[files.Identity, Status]] = {}
         self._supervisors: dict[str, int] = {}  # uuid → pidfd
         self._deaths = select.epoll()
@@ -97,14 +93,6 @@ class Guests:
         self._generation = current
         self._view = View(list(self._read()))
         return self._view
-
-    def definition_path(self, name: str) -> str:
-        """Where a guest's persistent definition lies."""
-        return f"{self.definitions}/{name}.xml"
-
-    def autostart_path(self, name: str) -> str:
-        """Where the link lies that makes a guest start with the machine."""
-        return f"{self.autostarts}/{name}.xml"
 
     def log_path(self, name: str) -> str:
         """Where QEMU's output and the supervisor's messages go."""
@@ -167,36 +155,12 @@ class Guests:
         return bool(self._supervisors) and bool(self._deaths.poll(0))
 
     def _read(self) -> Iterator[Entry]:
-        defined = self._read_definitions()
-        autostarts = {name[:-4] for name in os.listdir(self.autostarts)}
+        defined, autostarts = self.definitions.read(), self.definitions.autostarts()
         running = self._read_running()
         for uuid, name in defined.items():
             yield Entry(name, uuid, True, name in autostarts, running.pop(uuid, None))
         for uuid, found in running.items():
             yield Entry(found.name, uuid, False, False, found)
-
-    def _read_definitions(self) -> dict[str, str]:
-        """The defined guests: uuid → name."""
-        known, self._uuids = self._uuids, {}
-        for entry in os.scandir(self.definitions):
-            name, suffix = entry.name[:-4], entry.name[-4:]
-            if suffix != ".xml" or not name or name[0] == ".":
-                continue
-            try:
-                identity = files.identity_of(entry.stat())
-            except FileNotFoundError:
-                continue
-            cached = known.get(name)
-            if cached is None or cached[0] != identity:
-                content = files.read(entry.path) or b""
-                match = _UUID.search(content)
-                if match is None:
-                    continue  # not a definition of ours
-                cached = identity, uuids.to_text(uuids.to_bytes(match[1].decode()))
-            self._uuids[name] = cached
-        # A rename that was cut short leaves two files of one uuid, of which the newer counts.
-        by_age = sorted(self._uuids.items(), key=lambda item: item[1][0][1])
-        return {uuid: name for name, (_, uuid) in by_age}
 
     def _read_running(self) -> dict[str, Status]:
         """The running guests, each with a live supervisor: uuid → status."""
@@ -249,7 +213,7 @@ class Guests:
                 return True
             if not found.active and locks.probe(guest.lock_path)[0]:
                 return True  # its start is under way
-            supervisor.replace(guest, self.generation, self.definition_path(found.name), self.log_path(found.name))
+            supervisor.replace(guest, self.generation, self.definitions.path(found.name), self.log_path(found.name))
             return False
         # Nothing had been started yet. Only if its starter has died does nobody hold the lock.
         lock = locks.attempt(guest.lock_path, "the clean-up after a start that was cut short")

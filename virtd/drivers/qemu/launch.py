@@ -21,11 +21,12 @@ from virtd.drivers.qemu import cgroup, confine, prepare, shape, supervisor
 from virtd.drivers.qemu.command import Command, Setup, build
 from virtd.drivers.qemu.guest import Guest, listen
 from virtd.drivers.qemu.monitor import Monitor, MonitorClosed
-from virtd.drivers.qemu.status import Process, Status
-from virtd.drivers.qemu.undo import undo
+from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 from virtd.state import files, locks
+from virtd.state.process import Process, detach, stamp
+from virtd.state.undo import undo
 
 if TYPE_CHECKING:
     from virtd.drivers.qemu.driverbase import DriverBase
@@ -169,7 +170,7 @@ def _supervise(driver: "DriverBase", guest: Guest, found: Status, spawn: _Spawn,
     """Fork the supervisor, which starts QEMU; returns the leash."""
     ours, theirs = socket.socketpair()
     leash = _raise(theirs.detach())
-    definition, generation = driver.guests.definition_path(guest.name), driver.generation
+    definition, generation = driver.guests.definitions.path(guest.name), driver.generation
 
     def body() -> None:
         with socket.socket(fileno=leash) as connection:
@@ -187,7 +188,7 @@ def _supervise(driver: "DriverBase", guest: Guest, found: Status, spawn: _Spawn,
             watch.run()
             lock.release()
 
-    supervisor.detach(body, f"virtd: guest {guest.name}", log_path, [leash, *spawn.command.fds, *spawn.passed])
+    detach(body, f"virtd: guest {guest.name}", log_path, [leash, *spawn.command.fds, *spawn.passed])
     os.close(leash)
     for descriptor in spawn.passed:
         os.close(descriptor)
@@ -269,11 +270,9 @@ def _raise(descriptor: int) -> int:
 
 def _log_command(path: str, spawn: _Spawn) -> int:
     """Write the command line into the guest's log; returns where QEMU's own output will begin."""
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
     variables = [f"{name}={shlex.quote(value)}" for name, value in spawn.environment.items()]
     words = " ".join([*variables, *(shlex.quote(word) for word in spawn.command.argv)])
-    text = f"{stamp}.{int(now % 1 * 1000):03d}+0000: starting up\n{words}\n"
+    text = f"{stamp(time.time())}: starting up\n{words}\n"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:

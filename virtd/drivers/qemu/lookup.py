@@ -8,6 +8,7 @@ from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guests import Entry
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
+from virtd.state.process import stat_fields
 
 _CLOCK_TICKS = 100  # per second; USER_HZ, which Linux fixes for /proc on all its machines
 
@@ -195,9 +196,7 @@ def vcpu_count(config: Config) -> int:
 
 def _cpu_time(pid: int) -> int:
     """CPU time of a process and all its threads in ns: proc(5), stat fields 14 and 15."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+    fields = stat_fields(pid)
+    if fields is None:
         return 0
     return (int(fields[11]) + int(fields[12])) * (1_000_000_000 // _CLOCK_TICKS)

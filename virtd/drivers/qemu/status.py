@@ -11,24 +11,7 @@ from virtd import constants as c
 from virtd.drivers.qemu import shape
 from virtd.state import files
 from virtd.state.commit import Change
-
-
-@dataclass(slots=True)
-class Process:
-    """A process that cannot be mistaken for a later one with the same pid."""
-
-    pid: int
-    start: int  # clock ticks after boot, /proc/PID/stat field 22 (proc(5))
-
-    def alive(self) -> bool:
-        """Whether it still runs; a zombie does not."""
-        found = start_time(self.pid)
-        return found is not None and found == self.start
-
-    @classmethod
-    def of(cls, pid: int) -> "Process":
-        """The process that has this pid now; one that has none is not alive."""
-        return cls(pid, start_time(pid) or -1)
+from virtd.state.process import Process
 
 
 @dataclass(slots=True)
@@ -104,17 +87,6 @@ def load(path: str) -> Status | None:
     """The status in a file; None if there is none."""
     content = files.read(path)
     return None if content is None else decode(content)
-
-
-def start_time(pid: int) -> int | None:
-    """When a process was started, in clock ticks after boot; None if there is no such process, or only a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name, in parentheses, may contain anything: what follows is counted from its end.
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def _process(table: shape.Table, key: str) -> Process | None:

@@ -9,29 +9,24 @@ It never blocks on QEMU: whatever it sends there it does not wait for. It takes 
 guest that has ended, and only if that is free.
 """
 
-import gc
 import json
 import os
 import select
 import signal
 import socket
-import sys
 import time
-import traceback
 from collections.abc import Callable
-from typing import NoReturn
-
-import setproctitle
 
 from virtd import constants as c
 from virtd import deadlines
 from virtd.drivers.qemu import qmp, reactions, shape
 from virtd.drivers.qemu.guest import Guest, listen
-from virtd.drivers.qemu.status import Process, Status
-from virtd.drivers.qemu.undo import undo
+from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.state import files, locks, sockets
 from virtd.state.commit import Generation
+from virtd.state.process import Process, detach, log, stat_fields
+from virtd.state.undo import undo
 
 # How long QEMU may take to end when it is asked to: it may have to flush caches to slow storage.
 TERM_SECONDS = 10.0
@@ -39,6 +34,8 @@ TERM_SECONDS = 10.0
 KILL_SECONDS = 5.0
 # A monitor connection that breaks although QEMU runs is made anew after this time.
 RECONNECT_SECONDS = 1.0
+# A full disk is tried again after this time.
+RETRY_SECONDS = 1.0
 
 
 # Ends which the guest brought about itself.
@@ -72,6 +69,7 @@ class Supervisor:
         self._events: socket.socket | None = None
         self._output = bytearray()
         self._reader = qmp.Reader(guest.name)
+        self._untold: list[reactions.Told] = []  # events that are not in the journal yet
         self._end_reason: int | None = None
         self._ended = False
         self._starting: tuple[_Client, int] | None = None  # who waits for the guest to run; STARTED_* detail
@@ -215,12 +213,24 @@ class Supervisor:
             return
         self._record(qmp.Event("RESUME" if running else "STOP", {}, self._status.seen))
 
-    def _commit(self, events: list[reactions.Told]) -> None:
+    def _commit(self, events: list[reactions.Told]) -> bool:
+        """Let everybody see the status as it is now, and hear of events; what the disk does not take is tried again."""
         status = self._status
-        with self._generation.commit() as change:
-            status.publish(self._guest.status_path, change)
-            for name, arguments in events:
-                change.event("qemu", name, domain=[status.name, status.uuid, status.id], args=arguments)
+        self._untold += events
+        try:
+            with self._generation.commit() as change:
+                status.publish(self._guest.status_path, change)
+                for name, arguments in self._untold:
+                    change.event("qemu", name, domain=[status.name, status.uuid, status.id], args=arguments)
+        except VirtError as error:
+            log(f"what has happened cannot be written down: {error}")
+            self._after(RETRY_SECONDS, self._retry)
+            return False
+        self._untold.clear()
+        return True
+
+    def _retry(self) -> None:
+        self._commit([])
 
     # The end
 
@@ -369,8 +379,12 @@ class Supervisor:
         started: reactions.Told = ("lifecycle", [c.VIR_DOMAIN_EVENT_STARTED, detail])
         # libvirt tells of the start last when the guest runs, first when it does not.
         running = self._status.state == c.VIR_DOMAIN_RUNNING
-        self._commit([*reaction.events, started] if running else [started, *reaction.events])
-        self._reply(client)
+        if self._commit([*reaction.events, started] if running else [started, *reaction.events]):
+            self._reply(client)
+        else:
+            text = f"the status of guest '{self._guest.name}' cannot be written"
+            self._reply(client, error=VirtError(c.VIR_ERR_WRITE_FAILED, text))
+            self._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
 
     def _answer_synced(self) -> None:
         for client in list(self._clients.values()):
@@ -459,7 +473,12 @@ def replace(guest: Guest, generation: Generation, definition: str, log_path: str
             lock = locks.acquire(guest.supervisor_path, "the supervisor", timeout=0.5)
         except VirtError:
             return  # somebody else was quicker
-        assert lock.fileno() >= 0
+        try:
+            take_over()
+        finally:
+            lock.release()
+
+    def take_over() -> None:
         status = guest.status()
         if status is None:
             return
@@ -480,79 +499,10 @@ def replace(guest: Guest, generation: Generation, definition: str, log_path: str
     os.close(told)
 
 
-def detach(body: Callable[[], None], title: str, log_path: str, keep: list[int]) -> None:
-    """Run a function in a process of its own, which nobody waits for and no terminal reaches.
-
-    Args:
-        body: what it does; the process ends with it.
-        title: how `ps` shows it.
-        log_path: where its standard error goes; its other standard descriptors lead nowhere.
-        keep: the descriptors it takes along; all others are closed.
-    """
-    pid = os.fork()
-    if pid:
-        os.waitpid(pid, 0)
-        return
-    try:
-        # A session of its own: no hang-up and no Ctrl-C of the caller's terminal reaches it. The second fork makes it
-        # nobody's child, so that nobody has to reap it.
-        os.setsid()
-        if os.fork():
-            os._exit(0)
-    except OSError:
-        os._exit(1)
-    _become(body, title, log_path, keep)
-
-
-def _become(body: Callable[[], None], title: str, log_path: str, keep: list[int]) -> NoReturn:
-    code = 1
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.set_wakeup_fd(-1)
-        setproctitle.setproctitle(title)
-        os.chdir("/")
-        null = os.open("/dev/null", os.O_RDWR)
-        output = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        for descriptor, copy in ((null, 0), (null, 1), (output, 2)):
-            os.dup2(descriptor, copy)
-        _close_all_but({0, 1, 2, *keep})
-        gc.freeze()
-        with deadlines.unlimited():
-            body()
-        code = 0
-    except BaseException:
-        log(traceback.format_exc())
-    finally:
-        os._exit(code)
-
-
-def _close_all_but(keep: set[int]) -> None:
-    start = 0
-    for descriptor in sorted(keep):
-        if start < descriptor:  # CPython 3.11 takes the empty range (0, 0) for everything
-            os.closerange(start, descriptor)
-        start = descriptor + 1
-    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
-
-
-def log(text: str) -> None:
-    """Write a line into the guest's log, which is the supervisor's standard error."""
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
-    sys.stderr.write(f"{stamp}.{int(now % 1 * 1000):03d}+0000: {text}\n")
-    sys.stderr.flush()
-
-
 def _stopped(pid: int) -> bool:
     """Whether a process is stopped by a signal or a tracer (proc(5), state T or t)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    fields = stat_fields(pid)
+    return fields is not None and fields[0] in (b"T", b"t")
 
 
 def _reap(pid: int) -> int | None:
