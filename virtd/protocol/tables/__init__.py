@@ -1,0 +1,1 @@
+"""The five programs and the framing layer as literal tables: data, with nothing computed in it."""
