@@ -1,0 +1,1 @@
+"""libvirt's XML as typed models. Nothing here looks at the system: what must be known of it comes in as a Host."""

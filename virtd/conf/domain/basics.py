@@ -1,0 +1,212 @@
+"""What follows from the definition itself and from the emulator, before devices are looked at.
+
+Name, memory, vCPUs, OS, machine type, CPU: defaults as libvirt makes them, and its errors where they cannot be made.
+"""
+
+import uuid
+from collections.abc import Iterator
+
+from virtd import constants as c
+from virtd.conf.domain.base import Device, Info
+from virtd.conf.domain.cpu import Cpu
+from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.os import BootDevice
+from virtd.conf.host import Emulator, Host, Machine, words
+from virtd.errors import VirtError
+
+# The architectures of libvirt's virArch, which are names it knows even where nothing runs them.
+ARCHES = words(
+    """
+    alpha armv6l armv7l armv7b aarch64 cris i686 ia64 lm32 loongarch64 m68k microblaze microblazeel mips mipsel mips64
+    mips64el or32 parisc parisc64 ppc ppc64 ppc64le ppcemb riscv32 riscv64 s390 s390x sh4 sh4eb sparc sparc64
+    unicore32 x86_64 xtensa xtensaeb
+    """
+)
+
+
+def conf_error(text: str, *, domain: int = c.VIR_FROM_DOMAIN) -> VirtError:
+    """VIR_ERR_CONFIG_UNSUPPORTED: what is asked for makes no sense, or cannot be had."""
+    return VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=domain)
+
+
+def qemu_error(text: str) -> VirtError:
+    """The same, from the QEMU driver's own checks."""
+    return conf_error(text, domain=c.VIR_FROM_QEMU)
+
+
+def xml_error(text: str, *, domain: int = c.VIR_FROM_DOMAIN) -> VirtError:
+    """VIR_ERR_XML_ERROR: the document is not what it should be."""
+    return VirtError(c.VIR_ERR_XML_ERROR, text, domain=domain)
+
+
+def internal_error(text: str, *, domain: int = c.VIR_FROM_DOMAIN) -> VirtError:
+    """VIR_ERR_INTERNAL_ERROR, which libvirt uses for many a wrong value too."""
+    return VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=domain)
+
+
+def check_name(domain: Domain) -> None:
+    """A guest must have a name that can be a file's.
+
+    Raises:
+        VirtError: VIR_ERR_NO_NAME, VIR_ERR_XML_ERROR or VIR_ERR_XML_DETAIL.
+    """
+    if domain.name is None:
+        raise VirtError(c.VIR_ERR_NO_NAME, None, domain=c.VIR_FROM_DOMAIN)
+    if "/" in domain.name:
+        raise xml_error(f"name {domain.name} cannot contain '/'")
+    if "\n" in domain.name:
+        raise VirtError(c.VIR_ERR_XML_DETAIL, f"invalid char in name: {chr(10)}", domain=c.VIR_FROM_XML)
+    if domain.title is not None and "\n" in domain.title:
+        raise xml_error("Domain title can't contain newlines")
+
+
+def fill_top(domain: Domain) -> None:
+    """What has a default without knowing the machine."""
+    if domain.uuid is None:
+        domain.uuid = str(uuid.uuid4())
+    if "genid" in vars(domain) and domain.genid is None:
+        domain.genid = str(uuid.uuid4())
+    fill_memory(domain)
+    fill_vcpus(domain)
+    domain.on_poweroff = domain.on_poweroff or "destroy"
+    domain.on_reboot = domain.on_reboot or "restart"
+    domain.on_crash = domain.on_crash or "destroy"
+    fill_os(domain)
+
+
+def fill_memory(domain: Domain) -> None:
+    """Initial, current and maximum memory, and what the NUMA cells add up to."""
+    cells = domain.cpu.numa.cells if domain.cpu is not None and domain.cpu.numa is not None else []
+    plugged = sum(device.size or 0 for device in domain.memory_devices)
+    if cells:
+        total = sum(cell.memory or 0 for cell in cells)
+        domain.memory = total + plugged
+    elif not domain.memory:
+        raise xml_error("Memory size must be specified via <memory> or in the <numa> configuration")
+    if domain.current_memory is None or domain.current_memory > (domain.memory or 0):
+        domain.current_memory = domain.memory
+    if domain.max_memory_slots and domain.max_memory is None:
+        raise xml_error("both maximum memory size and memory slot count must be specified")
+
+
+def fill_vcpus(domain: Domain) -> None:
+    """How many vCPUs there are, and which of them are there at start."""
+    if domain.vcpu is None:
+        domain.vcpu = 1
+    domain.vcpu_placement = domain.vcpu_placement or "static"
+    if domain.vcpu_current is not None:
+        if domain.vcpu_current > domain.vcpu:
+            raise xml_error(f"maxvcpus must not be less than current vcpus ({domain.vcpu} < {domain.vcpu_current})")
+        if domain.vcpu_current == domain.vcpu:
+            domain.vcpu_current = None
+
+
+def fill_os(domain: Domain) -> None:
+    """What is booted: the type must be known; the first hard disk if nothing else is said."""
+    os = domain.os
+    if os.type is None:
+        raise xml_error("an os <type> must be specified")
+    if os.arch is not None and os.arch not in ARCHES:
+        raise conf_error(f"Unknown architecture {os.arch}")
+
+
+def default_boot(domain: Domain) -> None:
+    """Boot from the hard disk, unless devices have an order of their own."""
+    if not domain.os.boot and not any(info.boot_order for info in device_infos(domain)):
+        domain.os.boot.append(BootDevice(dev="hd"))
+
+
+def device_infos(domain: Domain) -> Iterator[Info]:
+    """The Info of every device that may have a boot order."""
+    devices: list[Device] = [*domain.disks, *domain.interfaces, *domain.hostdevs, *domain.redirdevs]
+    return (device.info for device in devices)
+
+
+def choose_emulator(domain: Domain, host: Host) -> tuple[Emulator, Machine]:
+    """Fill in emulator, architecture and machine type.
+
+    Raises:
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED if the emulator cannot do what is asked for.
+    """
+    os = domain.os
+    os.arch = os.arch or host.arch
+    if domain.emulator is None:
+        domain.emulator = host.emulator_for(os.arch)
+    emulator = host.emulator(domain.emulator)
+    if os.machine is None:
+        if domain.type not in emulator.virt_types:
+            raise VirtError(
+                c.VIR_ERR_INVALID_ARG,
+                f"could not get preferred machine for {emulator.path} type={domain.type}",
+                domain=c.VIR_FROM_QEMU,
+            )
+        os.machine = emulator.default_machine
+    machine = emulator.machines.get(os.machine)
+    if machine is not None and domain.type in emulator.virt_types:
+        os.machine = machine.name
+    return emulator, machine or Machine(os.machine)
+
+
+def check_emulator(domain: Domain, emulator: Emulator) -> None:
+    """Whether the emulator runs such guests at all.
+
+    Raises:
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED.
+    """
+    os = domain.os
+    if domain.type not in emulator.virt_types:
+        raise qemu_error(f"Emulator '{emulator.path}' does not support virt type '{domain.type}'")
+    if os.type not in ("hvm",):
+        raise qemu_error(f"Emulator '{emulator.path}' does not support os type '{os.type}'")
+    if os.arch not in emulator.arches:
+        raise qemu_error(f"Emulator '{emulator.path}' does not support arch '{os.arch}'")
+    if os.machine not in emulator.machines:
+        raise qemu_error(f"Emulator '{emulator.path}' does not support machine type '{os.machine}'")
+
+
+def fill_cpu(domain: Domain, machine: Machine) -> None:
+    """The CPU: the machine's default if none is named, with what libvirt says of it."""
+    cpu = domain.cpu
+    if cpu is None:
+        cpu = domain.cpu = Cpu()
+    if cpu.mode is None and cpu.model is not None:
+        cpu.mode = "custom"
+    bare = cpu.mode is None or (cpu.mode == "custom" and cpu.model is None)
+    if bare:
+        cpu.mode, cpu.model, cpu.model_fallback = "custom", machine.default_cpu, "forbid"
+        cpu.match = "exact"
+        cpu.check = cpu.check or "none"
+    if cpu.mode == "custom":
+        cpu.match = cpu.match or "exact"
+        cpu.model_fallback = cpu.model_fallback or "allow"
+    else:
+        cpu.match = None
+        if cpu.mode in ("host-passthrough", "maximum"):
+            cpu.model_fallback = cpu.model = cpu.vendor_id = None
+            cpu.migratable = domain.os.arch == "x86_64" if cpu.migratable is None else cpu.migratable
+        elif cpu.model is None:
+            cpu.model_fallback = None
+    if cpu.check is None:
+        if cpu.mode == "host-model" or (cpu.mode == "custom" and domain.type != "qemu"):
+            cpu.check = "partial"
+        else:
+            cpu.check = "none"
+    if cpu.sockets is not None:
+        cpu.dies = cpu.dies or 1
+    for feature in cpu.features:
+        feature.policy = feature.policy or "require"
+
+
+def pcie(domain: Domain) -> bool:
+    """Whether the machine is a q35."""
+    return is_q35(domain.os.machine or "")
+
+
+def is_q35(machine: str) -> bool:
+    """Whether a machine type is of the q35 family."""
+    return machine == "q35" or machine.startswith("pc-q35")
+
+
+def is_i440fx(machine: str) -> bool:
+    """Whether a machine type is of the i440fx family."""
+    return machine in ("pc", "rhel") or machine.startswith(("pc-0.", "pc-1.", "pc-i440", "rhel"))

@@ -1,0 +1,69 @@
+"""<controller>: what devices are plugged into, by type (PCI, USB, IDE, SCSI, …) and index."""
+
+from virtd import constants as c
+from virtd.conf.domain.base import Device, VirtioOptions
+from virtd.conf.xml.model import Element, Model, View, attr, inline, part
+from virtd.conf.xml.types import INT, KIB, ON_OFF, UINT, Choice, Integer
+from virtd.errors import VirtError
+
+TYPES = Choice("ide fdc scsi sata virtio-serial ccid usb pci xenbus isa")
+
+PORT = Integer(-(1 << 31), (1 << 31) - 1, base=0, template="0x%x")
+
+_PCI = "pci-root pcie-root pci-bridge dmi-to-pci-bridge pcie-to-pci-bridge pcie-root-port pcie-switch-upstream-port pcie-switch-downstream-port pci-expander-bus pcie-expander-bus".split()  # noqa: SIM905, E501
+_SCSI = "auto buslogic lsilogic lsisas1068 vmpvscsi ibmvscsi virtio-scsi lsisas1078 virtio-transitional virtio-non-transitional ncr53c90 dc390 am53c974".split()  # noqa: SIM905, E501
+_USB = "piix3-uhci piix4-uhci ehci ich9-ehci1 ich9-uhci1 ich9-uhci2 ich9-uhci3 vt82c686b-uhci pci-ohci nec-xhci qusb1 qusb2 qemu-xhci none".split()  # noqa: SIM905, E501
+_VIRTIO = ("virtio", "virtio-transitional", "virtio-non-transitional")
+
+MODELS: dict[str, frozenset[str]] = {
+    "pci": frozenset(_PCI),
+    "scsi": frozenset(_SCSI),
+    "usb": frozenset(_USB),
+    "ide": frozenset(("piix3", "piix4", "ich6")),
+    "virtio-serial": frozenset(_VIRTIO),
+    "isa": frozenset(),
+    "fdc": frozenset(),
+    "sata": frozenset(),
+    "ccid": frozenset(),
+}
+
+
+class ControllerDriver(Model):
+    """How the controller works inside."""
+
+    queues = attr("@queues", UINT)
+    cmd_per_lun = attr("@cmd_per_lun", UINT)
+    max_sectors = attr("@max_sectors", UINT)
+    ioeventfd = attr("@ioeventfd", ON_OFF)
+    iothread = attr("@iothread", UINT)
+    virtio = inline(VirtioOptions)
+
+
+class Controller(Device):
+    """A controller, or a PCI bridge."""
+
+    type = attr("@type", TYPES, default="ide")
+    index = attr("@index", UINT)
+    model = attr("@model")
+    ports = attr("@ports", INT)
+    vectors = attr("@vectors", INT)
+    max_grant_frames = attr("@maxGrantFrames", INT)
+    max_event_channels = attr("@maxEventChannels", INT)
+    driver = part("driver", ControllerDriver)
+    model_name = attr("model/@name")
+    chassis_nr = attr("target/@chassisNr", INT)
+    chassis = attr("target/@chassis", INT)
+    port = attr("target/@port", PORT)
+    bus_nr = attr("target/@busNr", INT)
+    target_index = attr("target/@index", INT)
+    hotplug = attr("target/@hotplug", ON_OFF)
+    node = attr("target/node", INT)
+    pcihole64 = attr("pcihole64", KIB)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """The models depend on the type."""
+        known = MODELS.get(self.type)
+        if self.model is not None and known is not None and self.model not in known:
+            raise VirtError(
+                c.VIR_ERR_CONFIG_UNSUPPORTED, f"Unknown model type '{self.model}'", domain=c.VIR_FROM_DOMAIN
+            )

@@ -1,0 +1,219 @@
+"""Defaults of single devices, as libvirt's QEMU driver makes them."""
+
+import random
+import re
+
+from virtd import constants as c
+from virtd.conf.domain.base import CcidAddress, DriveAddress
+from virtd.conf.domain.basics import conf_error, is_i440fx, is_q35, qemu_error, xml_error
+from virtd.conf.domain.chardev import Channel, UnixSource, check_reconnect
+from virtd.conf.domain.controller import Controller
+from virtd.conf.domain.disk import Disk
+from virtd.conf.domain.display import (
+    AddressListen,
+    NetworkListen,
+    NoListen,
+    ServerGraphics,
+    SocketListen,
+    SpiceGraphics,
+    Video,
+    VncGraphics,
+)
+from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.implicit import disk_index
+from virtd.conf.domain.interface import Interface
+from virtd.conf.host import Emulator, Host
+from virtd.errors import VirtError
+
+_BUS_BY_PREFIX = (("hd", "ide"), ("sd", "scsi"), ("vd", "virtio"), ("xvd", "xen"), ("ubd", "uml"))
+_VIDEO_MEMORY = {"vga": 16384, "cirrus": 16384, "vmvga": 16384, "bochs": 16384, "qxl": 65536}
+_SERIAL_MODELS = {
+    "isa-serial": "isa-serial",
+    "pci-serial": "pci-serial",
+    "usb-serial": "usb-serial",
+    "isa-debug": "isa-debugcon",
+}
+
+
+def early_disk(disk: Disk) -> None:
+    """What of a disk follows from its name: done before the disks are sorted."""
+    target = disk.target or ""
+    if disk.bus is None:
+        if disk.device == "floppy":
+            disk.bus = "fdc"
+        else:
+            disk.bus = next((bus for prefix, bus in _BUS_BY_PREFIX if target.startswith(prefix)), "ide")
+    if disk.device == "cdrom":
+        disk.readonly = True
+    if disk.source_name is None and disk.type in ("file", "block", "dir"):
+        if disk.device not in ("cdrom", "floppy"):
+            raise VirtError(c.VIR_ERR_NO_SOURCE, disk.target, domain=c.VIR_FROM_DOMAIN)
+        disk.type = "file"
+        if disk.source is not None and disk.source.startup_policy is None:
+            disk.source = None
+
+
+def finish_disk(domain: Domain, disk: Disk) -> None:
+    """Driver, format and place of a disk."""
+    driver = disk.driver
+    driver.name = driver.name or "qemu"
+    if driver.type is None and disk.type != "volume":
+        driver.type = "raw"
+    if disk.info.address is None and disk.bus in ("ide", "sata", "scsi", "fdc"):
+        index = disk_index(disk.target or "")
+        if index < 0:
+            raise xml_error(f"Unknown disk name '{disk.target}' and no address specified")
+        disk.info.address = drive_address(disk.bus, index)
+
+
+def drive_address(bus: str, index: int) -> DriveAddress:
+    """Where the disk with a number is plugged in by libvirt's rule for its bus."""
+    if bus == "ide":
+        return DriveAddress(controller=index // 4, bus=index % 4 // 2, unit=index % 2)
+    if bus == "sata":
+        return DriveAddress(controller=index // 6, unit=index % 6)
+    if bus == "fdc":
+        return DriveAddress(controller=index // 2, unit=index % 2)
+    unit = index % 15
+    return DriveAddress(controller=index // 15, unit=unit + (unit >= 7))
+
+
+def finish_controller(domain: Domain, controller: Controller, emulator: Emulator) -> None:
+    """The model of a controller."""
+    if controller.type == "usb" and controller.model is None:
+        controller.model = "piix3-uhci"
+    elif controller.type == "scsi" and controller.model in (None, "auto"):
+        controller.model = "lsilogic" if emulator.has("lsi53c895a") else "virtio-scsi"
+    machine = domain.os.machine or ""
+    for model, fits in (("pci-expander-bus", is_i440fx), ("pcie-expander-bus", is_q35)):
+        if controller.model == model and not fits(machine):
+            raise qemu_error(f"{model} controllers are not supported with this machine type")
+
+
+def finish_interface(domain: Domain, interface: Interface, emulator: Emulator) -> None:
+    """Address and model of a network card."""
+    if interface.mac is None:
+        interface.mac = "52:54:00:" + ":".join(f"{random.getrandbits(8):02x}" for _ in range(3))
+    if interface.model is None and interface.type != "hostdev":
+        interface.model = next((model for model, device in _NET_MODELS if emulator.has(device)), interface.model)
+
+
+_NET_MODELS = (("rtl8139", "rtl8139"), ("e1000", "e1000"), ("virtio", "virtio-net-pci"))
+
+
+def finish_ports(domain: Domain, host: Host) -> None:
+    """Targets, models and port numbers of character devices."""
+    for devices in (domain.serials, domain.parallels):
+        last = -1
+        for device in devices:
+            if device.port is None:
+                device.port = last + 1
+            last = max(last, device.port)
+    for serial in domain.serials:
+        if serial.target_type is None:
+            address = serial.info.address
+            kind = address.kind if address is not None else ""
+            serial.target_type = {"usb": "usb-serial", "pci": "pci-serial"}.get(kind, "isa-serial")
+        serial.model = serial.model or _SERIAL_MODELS.get(serial.target_type)
+    for number, console in enumerate(one for one in domain.consoles if one.target_type != "serial"):
+        console.port = console.port if console.port is not None else number
+    for channel in domain.channels:
+        if channel.target_type is None:
+            raise xml_error("target type must be specified for channel device")
+        drop_default_path(channel, host)
+
+
+def drop_default_path(channel: Channel, host: Host) -> None:
+    """A path that virtd chose at an earlier start is not part of the definition."""
+    source = channel.source
+    if isinstance(source, UnixSource) and channel.target_type == "virtio" and source.path is not None:
+        directory, _, name = source.path.rpartition("/")
+        ours = directory.startswith(host.channel_dir) or "domain-" in directory
+        if ours and re.search(r"/domain-[^/]+$", directory) and name == (channel.name or ""):
+            source.path = source.mode = None
+            check_reconnect(source.reconnect, None)
+
+
+def finish_graphics(graphics: ServerGraphics, *, keep: bool) -> None:
+    """Ports and listening addresses of a display server; `keep` a port that was chosen at start."""
+    if not isinstance(graphics, VncGraphics | SpiceGraphics):
+        return
+    graphics.listen = graphics.listen or None
+    listens = graphics.listens
+    if isinstance(graphics, VncGraphics) and graphics.socket is not None:
+        if not listens:
+            listens.append(SocketListen())
+        elif isinstance(listens[0], AddressListen):
+            listens[0] = SocketListen()
+    if not listens:
+        listens.append(AddressListen(address=graphics.listen))
+    for listen in listens:
+        if isinstance(listen, AddressListen):
+            listen.address = listen.address or None
+        elif isinstance(listen, NetworkListen) and not listen.network:
+            raise xml_error("'network' attribute is required for listen type 'network'")
+    first = listens[0]
+    ports = isinstance(graphics, VncGraphics) or graphics.port or graphics.tls_port or graphics.autoport
+    if isinstance(first, AddressListen) and not ports:
+        first = listens[0] = NoListen()
+    if isinstance(first, AddressListen):
+        if graphics.listen is not None and first.address not in (None, graphics.listen):
+            raise conf_error(
+                f"graphics 'listen' attribute '{graphics.listen}' must match 'address' attribute of first listen "
+                f"element (found '{first.address}')"
+            )
+        first.address = graphics.listen = first.address or graphics.listen
+    else:
+        graphics.listen = None
+    if isinstance(graphics, VncGraphics):
+        if isinstance(first, SocketListen):
+            if first.socket is not None and graphics.socket is not None and first.socket != graphics.socket:
+                raise conf_error(
+                    f"graphics 'socket' attribute '{graphics.socket}' must match 'socket' attribute of first listen "
+                    f"element (found '{first.socket}')"
+                )
+            first.socket = graphics.socket = first.socket or graphics.socket
+        if isinstance(first, SocketListen | NoListen):
+            graphics.port = graphics.autoport = graphics.websocket = None
+        elif graphics.port == -1 or (graphics.port is None and graphics.autoport is not False) or graphics.autoport:
+            graphics.autoport = True
+            if not keep or graphics.port == -1:
+                graphics.port = None
+        else:
+            graphics.autoport = False
+    elif isinstance(first, AddressListen | NetworkListen):
+        if graphics.port == -1 or graphics.tls_port == -1:
+            graphics.autoport = True
+        if not graphics.autoport:
+            graphics.autoport = False
+        elif not keep:
+            graphics.port = graphics.tls_port = None
+    else:
+        graphics.port = graphics.tls_port = graphics.autoport = None
+
+
+def finish_video(video: Video, emulator: Emulator) -> None:
+    """Model and memory of a graphics card."""
+    if video.model in (None, "default"):
+        video.model = "cirrus" if emulator.has("cirrus-vga") else "vga"
+    model = video.model or ""
+    if model == "none":
+        video.heads = video.primary = None
+        return
+    video.heads = video.heads or 1
+    if model in _VIDEO_MEMORY:
+        video.vram = video.vram or _VIDEO_MEMORY[model]
+        video.vram = 1 << (video.vram - 1).bit_length()
+    if model == "qxl":
+        video.ram = video.ram or 65536
+        video.vgamem = video.vgamem or 16384
+
+
+def finish_smartcards(domain: Domain) -> None:
+    """Each smartcard has a slot of its own."""
+    used = {card.info.address.slot for card in domain.smartcards if isinstance(card.info.address, CcidAddress)}
+    for card in domain.smartcards:
+        if card.info.address is None:
+            slot = next(n for n in range(len(used) + 1) if n not in used)
+            used.add(slot)
+            card.info.address = CcidAddress(slot=slot)

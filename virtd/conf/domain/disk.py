@@ -1,0 +1,309 @@
+"""<disk>: what the guest reads and writes as a block device, and where that is kept.
+
+The kinds of DiskSource are libvirt's disk types. A backing chain is a source within a source.
+"""
+
+from virtd import constants as c
+from virtd.conf.domain.base import BYTES, Address, Device, DeviceSeclabel, Reconnect, VirtioOptions
+from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, part, sub, subs
+from virtd.conf.xml.types import ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice
+from virtd.errors import VirtError
+
+TYPES = Choice("file block dir network volume nvme vhostuser vhostvdpa")
+DEVICES = Choice("disk cdrom floppy lun")
+BUSES = Choice("ide fdc scsi virtio xen usb uml sata sd")
+FORMATS = Choice("raw dir bochs cloop dmg iso vpc vdi fat vhd ploop luks cow qcow qcow2 qed vmdk none auto aio")
+PROTOCOLS = Choice("nbd rbd sheepdog gluster iscsi http https ftp ftps tftp ssh vxhs nfs")
+PORTS = {
+    "nbd": 10809,
+    "sheepdog": 7000,
+    "gluster": 24007,
+    "iscsi": 3260,
+    "http": 80,
+    "https": 443,
+    "ftp": 21,
+    "ftps": 990,
+    "tftp": 69,
+    "ssh": 22,
+    "vxhs": 9999,
+}
+MODELS = Choice("virtio virtio-transitional virtio-non-transitional")
+
+
+class Secret(Model):
+    """Which secret is meant, by usage or UUID."""
+
+    type = attr("@type")
+    uuid = attr("@uuid")
+    usage = attr("@usage")
+
+
+class Auth(Model):
+    """Who we are to a storage server."""
+
+    username = attr("@username", required=True)
+    secret = sub("secret", Secret)
+
+
+class Encryption(Model, refuse="cipher ivgen"):
+    """How the image is encrypted."""
+
+    format = attr("@format", Choice("default qcow luks luks2 luks-any"), required=True)
+    engine = attr("@engine", Choice("qemu librbd"))
+    secrets = subs("secret", Secret)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """QEMU does it."""
+        self.engine = self.engine or "qemu"
+
+
+class Host(Model):
+    """A storage server."""
+
+    transport = attr("@transport", Choice("tcp unix rdma"))
+    name = attr("@name")
+    port = attr("@port")
+    socket = attr("@socket")
+
+
+class Cookie(Model):
+    """A cookie for a web server."""
+
+    name = attr("@name")
+    value = attr(".")
+
+
+class Slice(Model):
+    """The part of a container file that is the image."""
+
+    type = attr("@type", Choice("storage"))
+    offset = attr("@offset", ULONG)
+    size = attr("@size", ULONG)
+
+
+class Reservations(Model):
+    """SCSI persistent reservations, by a helper."""
+
+    managed = attr("@managed", YES_NO)
+    source_type = attr("source/@type", live=False)
+    source_path = attr("source/@path")
+    source_mode = attr("source/@mode")
+
+
+class SourceBase(Model, by=".", refuse="cookies fdset"):
+    """Where an image is; the kinds are libvirt's storage types."""
+
+    startup_policy = attr("@startupPolicy", Choice("mandatory requisite optional"))
+    index = attr("@index", UINT, live=True)
+    seclabels = subs("seclabel", DeviceSeclabel)
+    slices = subs("slices/slice", Slice)
+    encryption = sub("encryption", Encryption)
+    reservations = sub("reservations", Reservations)
+    auth = sub("auth", Auth)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """That labelling was skipped is known only of a running guest."""
+        if not view.live:
+            self.seclabels = [label for label in self.seclabels if not label.label_skip]
+
+
+class FileSource(SourceBase, kind="file"):
+    """A file."""
+
+    file = attr("@file")
+    fdgroup = attr("@fdgroup")
+
+
+class BlockSource(SourceBase, kind="block"):
+    """A block device."""
+
+    dev = attr("@dev")
+
+
+class DirSource(SourceBase, kind="dir"):
+    """A directory, shown as a FAT file system."""
+
+    dir = attr("@dir")
+
+
+class NetworkSource(SourceBase, kind="network"):
+    """An image on a storage server."""
+
+    protocol = attr("@protocol", PROTOCOLS, default="", required=True)
+    name = attr("@name")
+    tls = attr("@tls", YES_NO)
+    query = attr("@query")
+    hosts = subs("host", Host)
+    snapshot = attr("snapshot/@name")
+    config = attr("config/@file")
+    initiator = attr("initiator/iqn/@name")
+    ssl_verify = attr("ssl/@verify", YES_NO)
+    readahead = attr("readahead/@size", ULONG)
+    timeout = attr("timeout/@seconds", ULONG)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Servers have their protocol's port, iSCSI targets a unit."""
+        super().loaded(el, view)
+        default = PORTS.get(self.protocol)
+        for host in self.hosts:
+            if default is not None and host.port is None and host.transport in (None, "tcp"):
+                host.port = str(default)
+        if self.protocol == "iscsi" and self.name is not None and "/" not in self.name:
+            self.name += "/0"
+
+
+class VolumeSource(SourceBase, kind="volume"):
+    """A volume of a storage pool."""
+
+    pool = attr("@pool", required=True)
+    volume = attr("@volume", required=True)
+    mode = attr("@mode", Choice("host direct"))
+
+
+class NvmeSource(SourceBase, kind="nvme"):
+    """A namespace of an NVMe drive that QEMU drives itself."""
+
+    type = attr("@type", Choice("pci"), required=True)
+    managed = attr("@managed", YES_NO)
+    namespace = attr("@namespace", ULONG, required=True)
+    address = sub("address", Address)
+
+
+class VhostUserSource(SourceBase, kind="vhostuser"):
+    """A socket of a process that serves the disk."""
+
+    type = attr("@type")
+    path = attr("@path")
+    mode = attr("@mode")
+    reconnect = sub("reconnect", Reconnect)
+
+
+class BackingStore(Model, refuse="mirror"):
+    """The image below another one. Without a type it is the end of the chain."""
+
+    type = attr("@type", TYPES)
+    index = attr("@index", UINT, live=True)
+    format = attr("format/@type", FORMATS)
+    source = sub("source", SourceBase, by="type")
+    backing: "BackingStore | None"
+
+    @property
+    def end(self) -> bool:
+        """Whether there is nothing below."""
+        return self.type is None
+
+
+# The element contains itself, so this declaration needs the class.
+BackingStore.declare("backing", sub("backingStore", BackingStore, keep=True))
+
+
+class IoTune(Model):
+    """Limits of throughput and operations; bytes and seconds."""
+
+    total_bytes = attr("total_bytes_sec", ULONG)
+    read_bytes = attr("read_bytes_sec", ULONG)
+    write_bytes = attr("write_bytes_sec", ULONG)
+    total_iops = attr("total_iops_sec", ULONG)
+    read_iops = attr("read_iops_sec", ULONG)
+    write_iops = attr("write_iops_sec", ULONG)
+    total_bytes_max = attr("total_bytes_sec_max", ULONG)
+    read_bytes_max = attr("read_bytes_sec_max", ULONG)
+    write_bytes_max = attr("write_bytes_sec_max", ULONG)
+    total_iops_max = attr("total_iops_sec_max", ULONG)
+    read_iops_max = attr("read_iops_sec_max", ULONG)
+    write_iops_max = attr("write_iops_sec_max", ULONG)
+    size_iops = attr("size_iops_sec", ULONG)
+    group = attr("group_name")
+    total_bytes_max_length = attr("total_bytes_sec_max_length", ULONG)
+    read_bytes_max_length = attr("read_bytes_sec_max_length", ULONG)
+    write_bytes_max_length = attr("write_bytes_sec_max_length", ULONG)
+    total_iops_max_length = attr("total_iops_sec_max_length", ULONG)
+    read_iops_max_length = attr("read_iops_sec_max_length", ULONG)
+    write_iops_max_length = attr("write_iops_sec_max_length", ULONG)
+
+
+class MetadataCache(Model):
+    """How much of the image format's own tables is kept in memory."""
+
+    max_size = attr("max_size", BYTES)
+
+
+class DiskDriver(Model):
+    """How QEMU treats the disk."""
+
+    name = attr("@name")
+    type = attr("@type", FORMATS, bad=(c.VIR_ERR_CONFIG_UNSUPPORTED, "unknown driver format value '%s'"))
+    cache = attr("@cache", Choice("default none writethrough writeback directsync unsafe"), omit="default")
+    error_policy = attr("@error_policy", Choice("default stop report ignore enospace"), omit="default")
+    rerror_policy = attr("@rerror_policy", Choice("default stop report ignore"), omit="default")
+    io = attr("@io", Choice("native threads io_uring"))
+    ioeventfd = attr("@ioeventfd", ON_OFF)
+    event_idx = attr("@event_idx", ON_OFF)
+    copy_on_read = attr("@copy_on_read", ON_OFF)
+    discard = attr("@discard", Choice("unmap ignore"))
+    iothread = attr("@iothread", UINT)
+    detect_zeroes = attr("@detect_zeroes", Choice("off on unmap"))
+    queues = attr("@queues", POSITIVE)
+    queue_size = attr("@queue_size", POSITIVE)
+    discard_no_unref = attr("@discard_no_unref", ON_OFF)
+    virtio = inline(VirtioOptions)
+    metadata_cache = sub("metadata_cache", MetadataCache)
+
+
+class Disk(Device):
+    """A disk, CD-ROM, floppy or SCSI logical unit."""
+
+    type = attr("@type", TYPES, default="file")
+    device = attr("@device", DEVICES, default="disk")
+    model = attr("@model", MODELS)
+    rawio = attr("@rawio", YES_NO)
+    sgio = attr("@sgio", Choice("filtered unfiltered"))
+    snapshot = attr("@snapshot", Choice("no internal external manual"))
+    driver = part("driver", DiskDriver)
+    auth = sub("auth", Auth)
+    source = sub("source", SourceBase, by="type")
+    backing = sub("backingStore", BackingStore, keep=True)
+    backenddomain = attr("backenddomain/@name")
+    cylinders = attr("geometry/@cyls", UINT)
+    heads = attr("geometry/@heads", UINT)
+    sectors = attr("geometry/@secs", UINT)
+    translation = attr("geometry/@trans", Choice("none auto lba"))
+    logical_block_size = attr("blockio/@logical_block_size", UINT)
+    physical_block_size = attr("blockio/@physical_block_size", UINT)
+    discard_granularity = attr("blockio/@discard_granularity", UINT)
+    target = attr("target/@dev")
+    bus = attr("target/@bus", BUSES)
+    tray = attr("target/@tray", Choice("closed open"), omit="closed")
+    removable = attr("target/@removable", ON_OFF)
+    rotation_rate = attr("target/@rotation_rate", UINT)
+    iotune = sub("iotune", IoTune)
+    readonly = flag("readonly")
+    shareable = flag("shareable")
+    transient = flag("transient")
+    transient_share = attr("transient/@shareBacking", YES_NO)
+    serial = attr("serial")
+    wwn = attr("wwn")
+    vendor = attr("vendor")
+    product = attr("product")
+    encryption = sub("encryption", Encryption)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """A disk must have a target, and is encrypted in one place. A drive may be empty."""
+        if self.encryption is not None and self.source is not None and self.source.encryption is not None:
+            raise VirtError(
+                c.VIR_ERR_CONFIG_UNSUPPORTED,
+                "an <encryption> definition already found for disk source",
+                domain=c.VIR_FROM_DOMAIN,
+            )
+        if self.target is None:
+            raise VirtError(c.VIR_ERR_NO_TARGET, self.source_name, domain=c.VIR_FROM_DOMAIN)
+
+    @property
+    def source_name(self) -> str | None:
+        """The path, device or name of the source, for messages."""
+        source = self.source
+        for name in ("file", "dev", "dir", "name", "volume"):
+            value = getattr(source, name, None)
+            if isinstance(value, str):
+                return value
+        return None

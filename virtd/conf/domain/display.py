@@ -1,0 +1,297 @@
+"""What the guest shows and hears: <graphics>, <video>, <sound>, <audio>, <input>.
+
+The kinds of Graphics, Listen and Audio are libvirt's types of these.
+"""
+
+from virtd import constants as c
+from virtd.conf.domain.base import Device, VirtioOptions
+from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
+from virtd.conf.xml.types import INT, ON_OFF, POSITIVE, UINT, YES_NO, Choice
+
+UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
+
+
+class Listen(Model, by="@type", bad=(c.VIR_ERR_XML_ERROR, "unknown graphics listen type '%s'")):
+    """Where a display server listens."""
+
+
+class AddressListen(Listen, kind="address"):
+    """On a TCP address."""
+
+    address = attr("@address")
+
+
+class NetworkListen(Listen, kind="network"):
+    """On the address the host has in a virtual network."""
+
+    address = attr("@address", live=True)
+    network = attr("@network")
+
+
+class SocketListen(Listen, kind="socket"):
+    """On a UNIX socket."""
+
+    socket = attr("@socket")
+
+
+class NoListen(Listen, kind="none"):
+    """Nowhere: clients get a descriptor."""
+
+
+class Graphics(Model, by="@type", bad=(UNSUPPORTED, "unknown graphics device type '%s'")):
+    """How the guest's screen is seen from outside."""
+
+
+class ServerGraphics(Graphics):
+    """What VNC and SPICE have in common. The port is None until there is one, autoport says who chooses it."""
+
+    listens = subs("listen", Listen)
+
+
+class VncGraphics(ServerGraphics, kind="vnc"):
+    """A VNC server."""
+
+    port = attr("@port", INT, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse vnc port %s"))
+    autoport = attr("@autoport", YES_NO)
+    websocket = attr("@websocket", INT, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse vnc WebSocket port %s"))
+    listen = attr("@listen")
+    socket = attr("@socket")
+    keymap = attr("@keymap")
+    share_policy = attr("@sharePolicy", Choice("allow-exclusive force-shared ignore"))
+    power_control = attr("@powerControl", YES_NO)
+    passwd = attr("@passwd", secure=True)
+    passwd_valid_to = attr("@passwdValidTo")
+    connected = attr("@connected", Choice("fail disconnect keep"), bad=(UNSUPPORTED, "unknown connected value %s"))
+
+    def shown(self, view: View) -> "VncGraphics":
+        """A port that was chosen at start is not part of the definition."""
+        if self.autoport and not (view.live and self.port):
+            twin = self.copy()
+            twin.port = -1
+            return twin
+        return self
+
+
+class SpiceChannel(Model):
+    """Whether one of SPICE's channels must be encrypted."""
+
+    name = attr(
+        "@name",
+        Choice("main display inputs cursor playback record smartcard usbredir"),
+        required=True,
+    )
+    mode = attr("@mode", Choice("any secure insecure"), required=True)
+
+
+class SpiceGraphics(ServerGraphics, kind="spice"):
+    """A SPICE server."""
+
+    port = attr("@port", INT, omit=0, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse spice port %s"))
+    tls_port = attr("@tlsPort", INT, omit=0, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse spice tlsPort %s"))
+    autoport = attr("@autoport", YES_NO)
+    listen = attr("@listen")
+    keymap = attr("@keymap")
+    default_mode = attr("@defaultMode", Choice("any secure insecure"), omit="any")
+    passwd = attr("@passwd", secure=True)
+    passwd_valid_to = attr("@passwdValidTo")
+    connected = attr("@connected", Choice("fail disconnect keep"), bad=(UNSUPPORTED, "unknown connected value %s"))
+    listens = subs("listen", Listen)
+    channels = subs("channel", SpiceChannel)
+    image = attr("image/@compression", Choice("auto_glz auto_lz quic glz lz off"))
+    jpeg = attr("jpeg/@compression", Choice("auto never always"))
+    zlib = attr("zlib/@compression", Choice("auto never always"))
+    playback = attr("playback/@compression", ON_OFF)
+    streaming = attr("streaming/@mode", Choice("filter all off"))
+    mouse = attr("mouse/@mode", Choice("server client"))
+    clipboard = attr("clipboard/@copypaste", YES_NO)
+    filetransfer = attr("filetransfer/@enable", YES_NO)
+    gl = attr("gl/@enable", YES_NO)
+    rendernode = attr("gl/@rendernode")
+
+    def shown(self, view: View) -> "SpiceGraphics":
+        """A port that was chosen at start is not part of the definition."""
+        if self.autoport and not view.live and (self.port or self.tls_port):
+            twin = self.copy()
+            twin.port = twin.tls_port = None
+            return twin
+        return self
+
+
+class SdlGraphics(Graphics, kind="sdl"):
+    """A window on the host."""
+
+    display = attr("@display")
+    xauth = attr("@xauth")
+    fullscreen = attr("@fullscreen", YES_NO)
+    gl = attr("gl/@enable", YES_NO)
+
+
+class HeadlessGraphics(Graphics, kind="egl-headless"):
+    """OpenGL without a window."""
+
+    rendernode = attr("gl/@rendernode")
+
+
+class DbusGraphics(Graphics, kind="dbus"):
+    """A display on D-Bus."""
+
+    p2p = attr("@p2p", YES_NO)
+    address = attr("@address")
+    gl = attr("gl/@enable", YES_NO)
+    rendernode = attr("gl/@rendernode")
+
+
+class RdpGraphics(ServerGraphics, kind="rdp"):
+    """A server for Windows' remote desktops; not for QEMU."""
+
+    port = attr("@port", INT)
+    autoport = attr("@autoport", YES_NO)
+    multi_user = attr("@multiUser", YES_NO)
+    replace_user = attr("@replaceUser", YES_NO)
+    listen = attr("@listen")
+
+
+class DesktopGraphics(Graphics, kind="desktop"):
+    """VirtualBox's own window; not for QEMU."""
+
+    display = attr("@display")
+    fullscreen = attr("@fullscreen", YES_NO)
+
+
+class Acceleration(Model):
+    """What of the drawing the host's GPU does."""
+
+    accel2d = attr("@accel2d", YES_NO)
+    accel3d = attr("@accel3d", YES_NO)
+    rendernode = attr("@rendernode")
+
+
+class VideoDriver(Model):
+    """How the card works inside."""
+
+    name = attr("@name", Choice("default qemu vhostuser"), omit="default")
+    vgaconf = attr("@vgaconf", Choice("io on off"))
+    virtio = inline(VirtioOptions)
+
+
+class Video(Device):
+    """A graphics card; its memory in KiB."""
+
+    driver = sub("driver", VideoDriver)
+    model = attr(
+        "model/@type",
+        Choice("default vga cirrus vmvga xen vbox qxl parallels virtio gop none bochs ramfb"),
+        bad=(UNSUPPORTED, "unknown video model '%s'"),
+    )
+    ram = attr("model/@ram", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "cannot parse video ram '%s'"))
+    vram = attr("model/@vram", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "cannot parse video vram '%s'"))
+    vram64 = attr("model/@vram64", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "cannot parse video vram64 '%s'"))
+    vgamem = attr("model/@vgamem", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "cannot parse video vgamem '%s'"))
+    heads = attr("model/@heads", UINT, omit=0, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse video heads '%s'"))
+    primary = attr("model/@primary", YES_NO, omit=False)
+    blob = attr("model/@blob", ON_OFF)
+    acceleration = sub("model/acceleration", Acceleration)
+    width = attr("model/resolution/@x", POSITIVE)
+    height = attr("model/resolution/@y", POSITIVE)
+
+
+class Codec(Model):
+    """What is soldered to an HDA controller."""
+
+    type = attr("@type", Choice("duplex micro output"), bad=(UNSUPPORTED, "unknown codec type '%s'"), required=True)
+
+
+class Sound(Device):
+    """A sound card."""
+
+    model = attr("@model", Choice("sb16 es1370 pcspk ac97 ich6 ich9 usb ich7"), required=True)
+    codecs = subs("codec", Codec)
+    audio_id = attr("audio/@id", POSITIVE)
+
+
+class AudioStream(Model):
+    """Sound in one direction."""
+
+    mixing_engine = attr("@mixingEngine", YES_NO)
+    fixed_settings = attr("@fixedSettings", YES_NO)
+    voices = attr("@voices", POSITIVE)
+    buffer_length = attr("@bufferLength", POSITIVE)
+    name = attr("@name")
+    dev = attr("@dev")
+    server_name = attr("@serverName")
+    client_name = attr("@clientName")
+    connect_ports = attr("@connectPorts")
+    exact_name = attr("@exactName", YES_NO)
+    latency = attr("@latency", POSITIVE)
+    buffer_count = attr("@bufferCount", POSITIVE)
+    try_poll = attr("@tryPoll", YES_NO)
+    stream_name = attr("@streamName")
+    frequency = attr("settings/@frequency", POSITIVE)
+    channels = attr("settings/@channels", POSITIVE)
+    format = attr("settings/@format", Choice("s8 u8 s16 u16 s32 u32 f32"))
+
+
+class Audio(Model):
+    """Where sound goes to and comes from on the host."""
+
+    id = attr("@id", POSITIVE, required=True)
+    type = attr("@type", Choice("none alsa coreaudio jack oss pulseaudio sdl spice file dbus"), required=True)
+    timer_period = attr("@timerPeriod", POSITIVE)
+    driver = attr("@driver", Choice("esd alsa arts pulseaudio"))
+    path = attr("@path")
+    server_name = attr("@serverName")
+    try_mmap = attr("@tryMMap", YES_NO)
+    exclusive = attr("@exclusive", YES_NO)
+    dsp_policy = attr("@dspPolicy", INT)
+    input = sub("input", AudioStream)
+    output = sub("output", AudioStream)
+
+
+class InputSource(Model):
+    """A device of the host whose events go to the guest."""
+
+    dev = attr("@dev")
+    evdev = attr("@evdev")
+    grab = attr("@grab", Choice("all"))
+    repeat = attr("@repeat", ON_OFF)
+    grab_toggle = attr("@grabToggle", Choice("ctrl-ctrl alt-alt shift-shift meta-meta scrolllock ctrl-scrolllock"))
+
+
+class InputDriver(Model):
+    """How a virtio input device works inside."""
+
+    virtio = inline(VirtioOptions)
+
+
+# Where an input device is plugged in if nothing is said.
+INPUT_BUSES = {"mouse": "ps2", "keyboard": "ps2", "tablet": "usb", "passthrough": "virtio", "evdev": "none"}
+
+
+class Input(Device):
+    """A mouse, keyboard, tablet, or events handed through from the host."""
+
+    type = attr(
+        "@type",
+        Choice("mouse tablet keyboard passthrough evdev"),
+        required=(c.VIR_ERR_INTERNAL_ERROR, "missing input device type"),
+        bad=(UNSUPPORTED, "unknown input device type '%s'"),
+    )
+    bus = attr(
+        "@bus",
+        Choice("default ps2 usb xen parallels virtio none"),
+        omit="none",
+        bad=(UNSUPPORTED, "unknown input bus type '%s'"),
+    )
+    model = attr(
+        "@model",
+        Choice("default virtio virtio-transitional virtio-non-transitional"),
+        omit="default",
+        bad=(UNSUPPORTED, "unknown input model '%s'"),
+    )
+    driver = sub("driver", InputDriver)
+    source = sub("source", InputSource)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Each type has a bus it is usually on."""
+        if self.bus in (None, "default"):
+            self.bus = INPUT_BUSES[self.type or ""]

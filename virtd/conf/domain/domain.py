@@ -1,0 +1,149 @@
+"""<domain>: the root of the model. What stands here is only what belongs to the guest as a whole."""
+
+from virtd import constants as c
+from virtd.conf.domain.chardev import Channel, Console, Parallel, Serial
+from virtd.conf.domain.controller import Controller
+from virtd.conf.domain.cpu import Cpu, Vcpu
+from virtd.conf.domain.devices import (
+    Balloon,
+    Filesystem,
+    Hub,
+    Iommu,
+    Lease,
+    MemoryDevice,
+    Panic,
+    RedirDevice,
+    RedirFilter,
+    Rng,
+    Shmem,
+    Smartcard,
+    Tpm,
+    Vsock,
+    Watchdog,
+)
+from virtd.conf.domain.disk import Disk
+from virtd.conf.domain.display import Audio, Graphics, Input, Sound, Video
+from virtd.conf.domain.features import Clock, Features
+from virtd.conf.domain.hostdev import Hostdev
+from virtd.conf.domain.interface import Interface
+from virtd.conf.domain.memory import BlkioTune, CpuTune, IothreadDef, MemoryBacking, MemoryTune, NumaTune
+from virtd.conf.domain.os import IdRange, Os, PerfEvent, Pm, Resource, Seclabel, Sysinfo
+from virtd.conf.xml.model import NAMESPACES, Model, attr, part, raw, sub, subs
+from virtd.conf.xml.types import CPUSET, INT, KIB, ON_OFF, TEXT, UINT, UUID, Choice
+
+UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
+
+INTERNAL = c.VIR_ERR_INTERNAL_ERROR
+
+VIRT_TYPES = Choice("qemu kqemu kvm xen lxc uml openvz test vmware hyperv vbox phyp parallels bhyve vz hvf")
+ACTIONS = Choice("destroy restart rename-restart preserve")
+CRASH_ACTIONS = Choice("destroy restart rename-restart preserve coredump-destroy coredump-restart")
+
+
+class QemuArg(Model):
+    """An argument for QEMU's command line."""
+
+    value = attr("@value", required=True)
+
+
+class QemuEnv(Model):
+    """A variable of QEMU's environment."""
+
+    name = attr("@name")
+    value = attr("@value")
+
+
+class Domain(
+    Model,
+    refuse="bootloader bootloader_args launchSecurity keywrap devices/crypto devices/nvram "
+    "{http://libvirt.org/schemas/domain/qemu/1.0}capabilities {http://libvirt.org/schemas/domain/qemu/1.0}override "
+    "{http://libvirt.org/schemas/domain/qemu/1.0}deprecation",
+):
+    """A guest."""
+
+    type = attr(
+        "@type",
+        VIRT_TYPES,
+        required=(c.VIR_ERR_INTERNAL_ERROR, "missing domain type attribute"),
+        bad=(UNSUPPORTED, "invalid domain type %s"),
+    )
+    id = attr("@id", INT, live=True)
+    qemu_namespace = attr(
+        "@xmlns:qemu",
+        TEXT,
+        default=NAMESPACES["qemu"],
+        when=lambda d, view: bool(d.qemu_args or d.qemu_env),
+    )
+    name = attr("name")
+    uuid = attr("uuid", UUID, bad=(c.VIR_ERR_INTERNAL_ERROR, "malformed uuid element"))
+    genid = attr("genid", UUID, bad=(c.VIR_ERR_INTERNAL_ERROR, "malformed genid element"))
+    title = attr("title")
+    description = attr("description")
+    metadata = raw("metadata")
+    max_memory_slots = attr("maxMemory/@slots", UINT)
+    max_memory = attr("maxMemory", KIB)
+    dump_core = attr("memory/@dumpCore", ON_OFF)
+    memory = attr("memory", KIB)
+    current_memory = attr("currentMemory", KIB)
+    blkiotune = sub("blkiotune", BlkioTune)
+    memtune = sub("memtune", MemoryTune)
+    memory_backing = sub("memoryBacking", MemoryBacking)
+    vcpu_placement = attr("vcpu/@placement", Choice("static auto"))
+    vcpu_cpuset = attr("vcpu/@cpuset", CPUSET)
+    vcpu_current = attr("vcpu/@current", UINT)
+    vcpu = attr("vcpu", UINT, bad=(c.VIR_ERR_XML_ERROR, "maximum vcpus count must be an integer"))
+    vcpus = subs("vcpus/vcpu", Vcpu)
+    iothreads = attr("iothreads", UINT)
+    iothread_ids = subs("iothreadids/iothread", IothreadDef)
+    default_iothread_min = attr("defaultiothread/@thread_pool_min", INT)
+    default_iothread_max = attr("defaultiothread/@thread_pool_max", INT)
+    cputune = sub("cputune", CpuTune)
+    numatune = sub("numatune", NumaTune)
+    resource = sub("resource", Resource)
+    sysinfo = subs("sysinfo", Sysinfo)
+    os = part("os", Os)
+    uidmap = subs("idmap/uid", IdRange)
+    gidmap = subs("idmap/gid", IdRange)
+    features = sub("features", Features)
+    cpu = sub("cpu", Cpu)
+    clock = part("clock", Clock)
+    on_poweroff = attr("on_poweroff", ACTIONS, bad=(UNSUPPORTED, "unknown on_poweroff action: %s"))
+    on_reboot = attr("on_reboot", ACTIONS, bad=(UNSUPPORTED, "unknown on_reboot action: %s"))
+    on_crash = attr("on_crash", CRASH_ACTIONS, bad=(UNSUPPORTED, "unknown on_crash action: %s"))
+    on_lockfailure = attr("on_lockfailure", Choice("poweroff restart pause ignore"))
+    pm = sub("pm", Pm)
+    perf = subs("perf/event", PerfEvent)
+    emulator = attr("devices/emulator")
+    disks = subs("devices/disk", Disk)
+    controllers = subs("devices/controller", Controller)
+    leases = subs("devices/lease", Lease)
+    filesystems = subs("devices/filesystem", Filesystem)
+    interfaces = subs("devices/interface", Interface)
+    smartcards = subs("devices/smartcard", Smartcard)
+    serials = subs("devices/serial", Serial)
+    parallels = subs("devices/parallel", Parallel)
+    consoles = subs("devices/console", Console)
+    channels = subs("devices/channel", Channel)
+    inputs = subs("devices/input", Input)
+    tpms = subs("devices/tpm", Tpm)
+    graphics = subs("devices/graphics", Graphics)
+    sounds = subs("devices/sound", Sound)
+    audios = subs("devices/audio", Audio)
+    videos = subs("devices/video", Video)
+    hostdevs = subs("devices/hostdev", Hostdev)
+    redirdevs = subs("devices/redirdev", RedirDevice)
+    redirfilter = sub(
+        "devices/redirfilter", RedirFilter, only=(INTERNAL, "only one set of redirection filter rule is supported")
+    )
+    hubs = subs("devices/hub", Hub)
+    watchdogs = subs("devices/watchdog", Watchdog)
+    memballoon = sub("devices/memballoon", Balloon, only=(INTERNAL, "only a single memory balloon device is supported"))
+    rngs = subs("devices/rng", Rng)
+    shmems = subs("devices/shmem", Shmem)
+    panics = subs("devices/panic", Panic)
+    memory_devices = subs("devices/memory", MemoryDevice)
+    iommu = sub("devices/iommu", Iommu, only=(c.VIR_ERR_XML_ERROR, "only a single IOMMU device is supported"))
+    vsock = sub("devices/vsock", Vsock, only=(c.VIR_ERR_XML_ERROR, "only a single vsock device is supported"))
+    seclabels = subs("seclabel", Seclabel)
+    qemu_args = subs("qemu:commandline/qemu:arg", QemuArg)
+    qemu_env = subs("qemu:commandline/qemu:env", QemuEnv)

@@ -1,0 +1,255 @@
+"""<interface>: the guest's network cards, and what they are connected to.
+
+The kinds of InterfaceSource are libvirt's interface types.
+"""
+
+from virtd import constants as c
+from virtd.conf.domain.base import Address, Device, Reconnect, VirtioOptions
+from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
+from virtd.conf.xml.types import MAC, ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice
+
+TYPES = Choice("user ethernet vhostuser server client mcast network bridge internal direct hostdev udp vdpa null vds")
+UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
+
+
+class Ip(Model):
+    """An address, of the guest's or the host's end."""
+
+    address = attr("@address", required=True)
+    family = attr("@family", Choice("ipv4 ipv6"))
+    prefix = attr("@prefix", UINT)
+    peer = attr("@peer")
+
+
+class Route(Model):
+    """A route."""
+
+    family = attr("@family")
+    address = attr("@address")
+    netmask = attr("@netmask")
+    prefix = attr("@prefix", UINT)
+    gateway = attr("@gateway")
+    metric = attr("@metric", UINT)
+
+
+class Local(Model):
+    """The near end of a UDP connection."""
+
+    address = attr("@address")
+    port = attr("@port", UINT)
+
+
+class VirtualPort(Model):
+    """What a switch needs to know of the port (802.1Qbg, 802.1Qbh, Open vSwitch, midonet)."""
+
+    type = attr("@type", Choice("none 802.1Qbg 802.1Qbh openvswitch midonet"), omit="none")
+    managerid = attr("parameters/@managerid", UINT)
+    typeid = attr("parameters/@typeid", UINT)
+    typeidversion = attr("parameters/@typeidversion", UINT)
+    instanceid = attr("parameters/@instanceid")
+    interfaceid = attr("parameters/@interfaceid")
+    profileid = attr("parameters/@profileid")
+
+
+class VlanTag(Model):
+    """One VLAN of a port."""
+
+    id = attr("@id", UINT, required=True)
+    native_mode = attr("@nativeMode", Choice("tagged untagged"))
+
+
+class Vlan(Model):
+    """The VLANs of a port."""
+
+    trunk = attr("@trunk", YES_NO)
+    tags = subs("tag", VlanTag)
+
+
+class Rate(Model):
+    """A limit of traffic in KiB/s, bursts in KiB."""
+
+    average = attr("@average", ULONG)
+    peak = attr("@peak", ULONG)
+    floor = attr("@floor", ULONG)
+    burst = attr("@burst", ULONG)
+
+
+class Bandwidth(Model):
+    """Limits of traffic, as the guest's end sees it."""
+
+    inbound = sub("inbound", Rate)
+    outbound = sub("outbound", Rate)
+
+
+class Offloads(Model):
+    """What virtio may leave to the other side."""
+
+    csum = attr("@csum", ON_OFF)
+    gso = attr("@gso", ON_OFF)
+    tso4 = attr("@tso4", ON_OFF)
+    tso6 = attr("@tso6", ON_OFF)
+    ecn = attr("@ecn", ON_OFF)
+    ufo = attr("@ufo", ON_OFF)
+    mrg_rxbuf = attr("@mrg_rxbuf", ON_OFF)
+
+
+class InterfaceDriver(Model):
+    """How a virtio card works inside."""
+
+    name = attr("@name", Choice("qemu vhost vfio kvm xen"))
+    txmode = attr("@txmode", Choice("iothread timer"))
+    ioeventfd = attr("@ioeventfd", ON_OFF)
+    event_idx = attr("@event_idx", ON_OFF)
+    queues = attr("@queues", POSITIVE)
+    rx_queue_size = attr("@rx_queue_size", UINT)
+    tx_queue_size = attr("@tx_queue_size", UINT)
+    rss = attr("@rss", ON_OFF)
+    rss_hash_report = attr("@rss_hash_report", ON_OFF)
+    virtio = inline(VirtioOptions)
+    host = sub("host", Offloads)
+    guest = sub("guest", Offloads)
+
+
+class FilterParameter(Model):
+    """A variable of a network filter."""
+
+    name = attr("@name")
+    value = attr("@value")
+
+
+class FilterRef(Model):
+    """The network filter of an interface."""
+
+    filter = attr("@filter", required=True)
+    parameters = subs("parameter", FilterParameter)
+
+
+class Teaming(Model):
+    """Two cards that back up each other."""
+
+    type = attr("@type", Choice("persistent transient"))
+    persistent = attr("@persistent")
+
+
+class InterfaceSource(Model, by="."):
+    """What an interface is connected to."""
+
+
+class UserSource(InterfaceSource, kind="user null vds"):
+    """QEMU's own user mode network."""
+
+    dev = attr("source/@dev")
+
+
+class EthernetSource(InterfaceSource, kind="ethernet"):
+    """A tap device and nothing else."""
+
+    ips = subs("source/ip", Ip)
+    routes = subs("source/route", Route)
+
+
+class VhostUserSource(InterfaceSource, kind="vhostuser"):
+    """A socket of a process that is the switch."""
+
+    type = attr("source/@type")
+    path = attr("source/@path")
+    mode = attr("source/@mode", Choice("client server"))
+    reconnect = sub("source/reconnect", Reconnect)
+
+
+class NetworkSource(InterfaceSource, kind="network"):
+    """A virtual network."""
+
+    network = attr("source/@network")
+    portgroup = attr("source/@portgroup")
+    portid = attr("source/@portid", live=True)
+    bridge = attr("source/@bridge", live=True)
+
+
+class BridgeSource(InterfaceSource, kind="bridge"):
+    """A bridge of the host."""
+
+    bridge = attr("source/@bridge")
+
+
+class InternalSource(InterfaceSource, kind="internal"):
+    """A network within one host."""
+
+    name = attr("source/@name")
+
+
+class DirectSource(InterfaceSource, kind="direct"):
+    """A macvtap on a device of the host."""
+
+    dev = attr("source/@dev")
+    mode = attr("source/@mode", Choice("vepa private bridge passthrough"), bad=(UNSUPPORTED, "unknown mode '%s'"))
+
+
+class SocketSource(InterfaceSource, kind="udp server client mcast"):
+    """A tunnel between QEMUs by a socket."""
+
+    address = attr("source/@address")
+    port = attr("source/@port", UINT)
+    local = sub("source/local", Local)
+
+
+class VdpaSource(InterfaceSource, kind="vdpa"):
+    """A vDPA device."""
+
+    dev = attr("source/@dev")
+
+
+class HostdevSource(InterfaceSource, kind="hostdev"):
+    """A network card of the host that is given to the guest."""
+
+    managed = attr("@managed", YES_NO)
+    backend = attr("driver/@name", Choice("kvm vfio xen"))
+    startup_policy = attr("source/@startupPolicy")
+    address = sub("source/address", Address)
+
+
+class Interface(Device):
+    """A network card."""
+
+    type = attr("@type", TYPES, default="user")
+    trust_guest_rx_filters = attr("@trustGuestRxFilters", YES_NO)
+    mac = attr("mac/@address", MAC, bad=(c.VIR_ERR_XML_ERROR, "unable to parse mac address '%s'"))
+    mac_type = attr("mac/@type", Choice("generated static"), bad=(UNSUPPORTED, "unknown mac address type '%s'"))
+    mac_check = attr("mac/@check", YES_NO)
+    source = inline(InterfaceSource, by="type")
+    vlan = sub("vlan", Vlan)
+    virtualport = sub("virtualport", VirtualPort)
+    bandwidth = sub("bandwidth", Bandwidth)
+    isolated = attr("port/@isolated", YES_NO)
+    ips = subs("ip", Ip)
+    routes = subs("route", Route)
+    script = attr("script/@path")
+    downscript = attr("downscript/@path")
+    backenddomain = attr("backenddomain/@name")
+    target = attr("target/@dev")
+    target_managed = attr("target/@managed", YES_NO)
+    guest = attr("guest/@dev")
+    guest_actual = attr("guest/@actual", live=True)
+    model = attr("model/@type")
+    driver = sub("driver", InterfaceDriver)
+    backend_type = attr("backend/@type", Choice("default passt"), omit="default")
+    tap = attr("backend/@tap")
+    vhost = attr("backend/@vhost")
+    log_file = attr("backend/@logFile")
+    filterref = sub("filterref", FilterRef)
+    sndbuf = attr("tune/sndbuf", ULONG)
+    teaming = sub("teaming", Teaming)
+    link = attr("link/@state", Choice("up down"), bad=(UNSUPPORTED, "unknown interface link state '%s'"))
+    mtu = attr("mtu/@size", UINT)
+    coalesce_frames = attr("coalesce/rx/frames/@max", UINT, omit=0)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """What the type says of other values."""
+        if self.type == "hostdev" or not (self.model or "").startswith("virtio"):
+            self.driver = self.vhost = None
+        elif self.driver is not None and self.driver.queues == 1:
+            self.driver.queues = None
+        if self.type not in ("ethernet", "network", "bridge"):
+            self.filterref = None
+        if self.target is not None and not view.live and self.target.startswith(("vnet", "macvtap", "macvlan")):
+            self.target = None

@@ -1,0 +1,206 @@
+"""<os>: what the guest boots, and from what; <sysinfo>: what its firmware tells it of the machine."""
+
+from virtd import constants as c
+from virtd.conf.xml.model import Element, Model, View, attr, sub, subs
+from virtd.conf.xml.types import UINT, YES_NO, Choice, Integer
+
+UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
+
+FIRMWARES = Choice("bios efi")
+BOOT_DEVICES = Choice("fd cdrom hd network")
+
+
+class FirmwareFeature(Model):
+    """What a firmware must have, or must not have, to be chosen."""
+
+    enabled = attr("@enabled", YES_NO, required=True)
+    name = attr("@name", Choice("enrolled-keys secure-boot"), required=True)
+
+
+class Loader(Model):
+    """The firmware."""
+
+    readonly = attr("@readonly", YES_NO)
+    secure = attr("@secure", YES_NO)
+    type = attr("@type", Choice("rom pflash none"))
+    stateless = attr("@stateless", YES_NO)
+    path = attr(".")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """A firmware is a ROM unless it is said to be flash memory."""
+        if self.path is not None and self.type is None:
+            self.type = "rom"
+
+
+class Nvram(Model, refuse="@type source"):
+    """Where the firmware keeps its variables, and what they are at first."""
+
+    template = attr("@template")
+    path = attr(".")
+
+
+class AcpiTable(Model):
+    """An ACPI table from a file."""
+
+    type = attr("@type", Choice("slic"), required=True)
+    path = attr(".")
+
+
+class BootDevice(Model):
+    """One of the devices that are tried in turn."""
+
+    dev = attr("@dev", BOOT_DEVICES, required=True)
+
+
+class Os(Model, refuse="bootloader init initarg initenv initdir inituser initgroup idmap"):
+    """What is booted, and how."""
+
+    firmware = attr("@firmware", FIRMWARES)
+    arch = attr("type/@arch")
+    machine = attr("type/@machine")
+    type = attr("type", bad=(UNSUPPORTED, "unknown OS type '%s'"), of=Choice("hvm linux xen exe uml xenpvh"))
+    firmware_features = subs("firmware/feature", FirmwareFeature)
+    loader = sub("loader", Loader)
+    nvram = sub("nvram", Nvram)
+    kernel = attr("kernel")
+    initrd = attr("initrd")
+    cmdline = attr("cmdline")
+    dtb = attr("dtb")
+    acpi_table = sub("acpi/table", AcpiTable)
+    boot = subs("boot", BootDevice)
+    bootmenu = attr("bootmenu/@enable", YES_NO)
+    bootmenu_timeout = attr(
+        "bootmenu/@timeout",
+        Integer(0, 65535),
+        bad=(UNSUPPORTED, "invalid value for boot menu timeout, must be in range [0,65535]"),
+    )
+    smbios = attr("smbios/@mode", Choice("none emulate host sysinfo"))
+    bios_serial = attr("bios/@useserial", YES_NO)
+    reboot_timeout = attr(
+        "bios/@rebootTimeout",
+        Integer(-1, 65535),
+        bad=(UNSUPPORTED, "invalid value for rebootTimeout, must be in range [-1,65535]"),
+    )
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Without a menu there is nothing to wait for."""
+        if not self.bootmenu:
+            self.bootmenu_timeout = None
+
+
+class Entry(Model):
+    """One string of an SMBIOS table."""
+
+    name = attr("@name", required=True)
+    text = attr(".")
+
+
+class Text(Model):
+    """A string without a name."""
+
+    text = attr(".")
+
+
+# The strings each table can have, in libvirt's order.
+BIOS = ("vendor", "version", "date", "release")
+SYSTEM = ("manufacturer", "product", "version", "serial", "uuid", "sku", "family")
+BASE_BOARD = ("manufacturer", "product", "version", "serial", "asset", "location")
+CHASSIS = ("manufacturer", "version", "serial", "asset", "sku")
+
+
+def in_table(entries: list[Entry], names: tuple[str, ...]) -> list[Entry]:
+    """Those strings that a table can have, each once, in its order."""
+    by_name = {entry.name: entry for entry in reversed(entries) if entry.text is not None}
+    return [by_name[name] for name in names if name in by_name]
+
+
+class BaseBoard(Model):
+    """An SMBIOS table 2."""
+
+    entries = subs("entry", Entry)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Bring the strings into order."""
+        self.entries = in_table(self.entries, BASE_BOARD)
+
+
+class FwCfg(Model):
+    """A blob for the guest's firmware: its text, or a file."""
+
+    name = attr("@name")
+    file = attr("@file")
+    text = attr(".")
+
+
+class Sysinfo(Model, by="@type"):
+    """What the firmware tells the guest; the kinds are SMBIOS tables and firmware blobs."""
+
+
+class Smbios(Sysinfo, kind="smbios"):
+    """SMBIOS tables."""
+
+    bios = subs("bios/entry", Entry)
+    system = subs("system/entry", Entry)
+    base_boards = subs("baseBoard", BaseBoard)
+    chassis = subs("chassis/entry", Entry)
+    oem_strings = subs("oemStrings/entry", Text)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Bring the strings into order."""
+        self.bios = in_table(self.bios, BIOS)
+        self.system = in_table(self.system, SYSTEM)
+        self.chassis = in_table(self.chassis, CHASSIS)
+
+
+class FwCfgs(Sysinfo, kind="fwcfg"):
+    """Blobs for QEMU's fw_cfg device."""
+
+    entries = subs("entry", FwCfg)
+
+
+class IdRange(Model):
+    """A range of ids of a user namespace."""
+
+    start = attr("@start", UINT, required=True)
+    target = attr("@target", UINT, required=True)
+    count = attr("@count", UINT, required=True)
+
+
+class Resource(Model):
+    """The cgroup and fabric the guest belongs to."""
+
+    partition = attr("partition")
+    appid = attr("fibrechannel/@appid")
+
+
+class Pm(Model):
+    """Which sleep states the guest's firmware offers."""
+
+    suspend_to_mem = attr("suspend-to-mem/@enabled", YES_NO)
+    suspend_to_disk = attr("suspend-to-disk/@enabled", YES_NO)
+
+
+class PerfEvent(Model):
+    """A counter of the host's CPU that is kept for the guest."""
+
+    name = attr(
+        "@name",
+        Choice(
+            "cmt mbmt mbml cpu_cycles instructions cache_references cache_misses branch_instructions branch_misses "
+            "bus_cycles stalled_cycles_frontend stalled_cycles_backend ref_cpu_cycles cpu_clock task_clock page_faults "
+            "context_switches cpu_migrations page_faults_min page_faults_maj alignment_faults emulation_faults"
+        ),
+        required=True,
+    )
+    enabled = attr("@enabled", YES_NO, required=True)
+
+
+class Seclabel(Model):
+    """How the guest is confined by one security driver."""
+
+    type = attr("@type", Choice("none dynamic static"))
+    model = attr("@model")
+    relabel = attr("@relabel", YES_NO)
+    label = attr("label")
+    imagelabel = attr("imagelabel", live=True)
+    baselabel = attr("baselabel")

@@ -1,0 +1,105 @@
+"""From XML to a finished Domain, and back: the two functions everybody uses, and the order of the steps between."""
+
+from virtd import constants as c
+from virtd.conf.domain import basics, devicedefaults, implicit, pciassign, ports, qemuvalidate, tuning, validate
+from virtd.conf.domain.display import ServerGraphics
+from virtd.conf.domain.domain import Domain
+from virtd.conf.host import Host
+from virtd.conf.xml.document import parse_document
+from virtd.conf.xml.model import View, local_name, write_document
+from virtd.errors import VirtError
+
+
+def parse_domain(xml: str, host: Host, *, inactive: bool = True) -> Domain:
+    """A domain from its XML, with all defaults and addresses filled in.
+
+    Args:
+        xml: the document.
+        host: what can be run here.
+        inactive: whether run-time values (id, aliases, …) are ignored, as in a definition.
+
+    Raises:
+        VirtError: with libvirt's code for what is wrong.
+    """
+    domain = read_domain(xml, inactive=inactive)
+    finish(domain, host, inactive=inactive)
+    return domain
+
+
+def read_domain(xml: str, *, inactive: bool = True) -> Domain:
+    """A domain as it stands in its XML, nothing added.
+
+    Raises:
+        VirtError: for what is wrong by itself.
+    """
+    root = parse_document(xml, "domain_definition", domain=c.VIR_FROM_DOMAIN)
+    if local_name(root) != "domain":
+        raise VirtError(
+            c.VIR_ERR_XML_ERROR,
+            f"expecting root element of 'domain', not '{local_name(root)}'",
+            domain=c.VIR_FROM_XML,
+        )
+    return Domain.read(root, View(live=not inactive))
+
+
+def finish(domain: Domain, host: Host, *, inactive: bool = True) -> None:
+    """Fill in what libvirt fills in, and check what it checks.
+
+    Args:
+        domain: what was read; it is changed.
+        host: what can be run here.
+        inactive: whether it is a definition; a running guest's chosen values are kept.
+
+    Raises:
+        VirtError: with libvirt's code for what is wrong.
+    """
+    basics.check_name(domain)
+    basics.fill_top(domain)
+    basics.default_boot(domain)
+    for disk in domain.disks:
+        devicedefaults.early_disk(disk)
+    implicit.sort_devices(domain)
+    validate.validate_early(domain)
+    emulator, machine = basics.choose_emulator(domain, host)
+    implicit.assign_indexes(domain)
+    implicit.add_machine_devices(domain, emulator)
+    basics.fill_cpu(domain, machine)
+    tuning.finish(domain)
+    for disk in domain.disks:
+        devicedefaults.finish_disk(domain, disk)
+    for controller in domain.controllers:
+        devicedefaults.finish_controller(domain, controller, emulator)
+    for interface in domain.interfaces:
+        devicedefaults.finish_interface(domain, interface, emulator)
+    for graphics in domain.graphics:
+        if isinstance(graphics, ServerGraphics):
+            devicedefaults.finish_graphics(graphics, keep=not inactive)
+    implicit.add_inputs(domain)
+    implicit.add_audio(domain)
+    implicit.add_video(domain)
+    for video in domain.videos:
+        devicedefaults.finish_video(video, emulator)
+    implicit.add_consoles(domain)
+    devicedefaults.finish_ports(domain, host)
+    devicedefaults.finish_smartcards(domain)
+    implicit.add_controllers(domain)
+    for controller in domain.controllers:
+        devicedefaults.finish_controller(domain, controller, emulator)
+    ports.assign_virtio_serial(domain)
+    pciassign.assign_pci(domain)
+    ports.assign_usb(domain)
+    ports.assign_memory_slots(domain)
+    qemuvalidate.validate(domain, host, emulator, machine)
+    validate.validate(domain)
+
+
+def format_domain(domain: Domain, *, live: bool = False, secure: bool = False, migratable: bool = False) -> str:
+    """The XML of a domain, as libvirt writes it.
+
+    Args:
+        live: with run-time values (id, aliases, ports, paths).
+        secure: with passwords.
+        migratable: only what older libvirts understand.
+    """
+    implicit.pair_console(domain)
+    return write_document(domain, "domain", View(live=live, secure=secure, migratable=migratable))

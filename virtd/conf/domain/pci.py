@@ -1,0 +1,198 @@
+"""PCI addresses: which slot of which bus a device gets, and which bridges and ports must be added for it.
+
+The rules are libvirt's, so that a definition keeps its guest's hardware where it was:
+- A device goes to the first whole free slot of the first bus that takes its kind.
+- If there is none, a bridge or port is added. On PCIe machines root ports share slots, one function each, and the
+  first device that has its address found by us makes one port more, for hotplug.
+- The allocation is made twice: the first run only finds out which controllers are needed; in the second they come
+  first.
+"""
+
+from dataclasses import dataclass, field
+
+from virtd import constants as c
+from virtd.conf.domain.base import Info, PciAddress
+from virtd.errors import VirtError
+
+# What a bus takes and a device needs.
+PCI, PCIE, BRIDGE, ROOT_PORT, DMI, TO_PCI, UPSTREAM, DOWNSTREAM, EXPANDER, PCIE_EXPANDER, HOTPLUG = (
+    1 << n for n in range(11)
+)
+KINDS = HOTPLUG - 1
+
+# model: (what the bus takes, first slot, last slot, what the controller itself needs, its QEMU device)
+BUSES: dict[str, tuple[int, int, int, int, str]] = {
+    "pci-root": (PCI | BRIDGE | EXPANDER | HOTPLUG, 1, 31, 0, ""),
+    "pci-bridge": (PCI | BRIDGE | HOTPLUG, 1, 31, BRIDGE, "pci-bridge"),
+    "pci-expander-bus": (PCI | BRIDGE | HOTPLUG, 0, 31, EXPANDER, "pxb"),
+    "pcie-root": (PCIE | ROOT_PORT | DMI | PCIE_EXPANDER, 1, 31, 0, ""),
+    "dmi-to-pci-bridge": (PCI | BRIDGE, 0, 31, DMI, "i82801b11-bridge"),
+    "pcie-to-pci-bridge": (PCI | BRIDGE | HOTPLUG, 1, 31, TO_PCI, "pcie-pci-bridge"),
+    "pcie-root-port": (PCIE | UPSTREAM | TO_PCI | HOTPLUG, 0, 0, ROOT_PORT, "pcie-root-port"),
+    "pcie-switch-upstream-port": (DOWNSTREAM, 0, 31, UPSTREAM, "x3130-upstream"),
+    "pcie-switch-downstream-port": (PCIE | UPSTREAM | TO_PCI | HOTPLUG, 0, 0, DOWNSTREAM, "xio3130-downstream"),
+    "pcie-expander-bus": (ROOT_PORT | DMI, 0, 31, PCIE_EXPANDER, "pxb-pcie"),
+}
+
+
+@dataclass(slots=True)
+class Bus:
+    """One bus: which functions of which slots are taken."""
+
+    model: str
+    slots: dict[int, int] = field(default_factory=dict)
+    shared: set[int] = field(default_factory=set)
+
+    @property
+    def takes(self) -> int:
+        """The kinds of devices that fit."""
+        return BUSES[self.model][0]
+
+    def free_slot(self) -> int | None:
+        """The first slot in which nothing is."""
+        _, first, last, _, _ = BUSES[self.model]
+        return next((slot for slot in range(first, last + 1) if not self.slots.get(slot)), None)
+
+    @property
+    def full(self) -> bool:
+        """Whether no slot is left."""
+        return self.free_slot() is None
+
+
+class PciBuses:
+    """All buses of a machine.
+
+    Args:
+        models: the model of each bus by index; None where no controller has the index.
+        grow: whether bridges and ports may be added.
+    """
+
+    def __init__(self, models: list[str | None], *, grow: bool) -> None:
+        self.buses = [Bus(model) if model is not None else None for model in models]
+        self.grow = grow
+
+    @property
+    def pcie(self) -> bool:
+        """Whether bus 0 is PCI Express."""
+        return bool(self.buses) and self.buses[0] is not None and self.buses[0].model == "pcie-root"
+
+    def reserve(self, address: PciAddress, needs: int, *, what: str = "") -> None:
+        """Take an address that is given.
+
+        Raises:
+            VirtError: if it does not exist or is in use.
+        """
+        where = describe(address)
+        if address.domain:
+            raise VirtError(c.VIR_ERR_XML_ERROR, f"Invalid PCI address {where}. Only PCI domain 0 is available")
+        while self.grow and address.bus >= len(self.buses):
+            self.add(needs)
+        bus = self.buses[address.bus] if address.bus < len(self.buses) else None
+        if bus is None:
+            raise VirtError(
+                c.VIR_ERR_XML_ERROR,
+                f"Invalid PCI address {where}. Only PCI buses up to {len(self.buses) - 1} are available",
+            )
+        _, first, last, _, _ = BUSES[bus.model]
+        if address.slot < first:
+            raise VirtError(c.VIR_ERR_XML_ERROR, f"Invalid PCI address {where}. slot must be >= {first}")
+        if address.slot > last:
+            raise VirtError(c.VIR_ERR_XML_ERROR, f"Invalid PCI address {where}. slot must be <= {last}")
+        bit = 1 << address.function
+        taken = bus.slots.get(address.slot, 0)
+        if taken & bit:
+            raise VirtError(
+                c.VIR_ERR_XML_ERROR, f"Attempted double use of PCI Address {where}", domain=c.VIR_FROM_DOMAIN
+            )
+        if not taken and needs & ROOT_PORT:
+            bus.shared.add(address.slot)
+        elif not needs & ROOT_PORT:
+            bus.shared.discard(address.slot)
+        bus.slots[address.slot] = taken | bit
+
+    def in_use(self, bus: int, slot: int, function: int | None = None) -> bool:
+        """Whether an address is taken; without a function, whether any of the slot is."""
+        here = self.buses[bus]
+        assert here is not None
+        taken = here.slots.get(slot, 0)
+        return bool(taken if function is None else taken >> function & 1)
+
+    def find(self, needs: int, *, function: int = 0) -> PciAddress:
+        """The first free address for a device; with buses added if that is allowed.
+
+        Raises:
+            VirtError: VIR_ERR_INTERNAL_ERROR if there is none.
+        """
+        start = 0
+        while True:
+            for index in range(start, len(self.buses)):
+                bus = self.buses[index]
+                if bus is None or not bus.takes & needs & KINDS or (needs & HOTPLUG and not bus.takes & HOTPLUG):
+                    continue
+                if needs & ROOT_PORT:
+                    for slot in sorted(bus.shared):
+                        free = next((f for f in range(8) if not bus.slots[slot] >> f & 1), None)
+                        if free is not None:
+                            return PciAddress(bus=index, slot=slot, function=free)
+                free_slot = bus.free_slot()
+                if free_slot is not None:
+                    return PciAddress(bus=index, slot=free_slot, function=function)
+            if not self.grow:
+                raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "No more available PCI slots")
+            start = len(self.buses)
+            self.add(needs)
+
+    def allocate(self, info: Info, needs: int, *, function: int = 0) -> PciAddress:
+        """Give a device the first free address."""
+        found = self.find(needs, function=function)
+        self.reserve(found, needs)
+        info.address = found
+        return found
+
+    def add(self, needs: int) -> None:
+        """Add the bus (and what it is plugged into) that a device of this kind needs.
+
+        Raises:
+            VirtError: VIR_ERR_INTERNAL_ERROR if no bridge or port could take it.
+        """
+        if needs & PCI:
+            if self.pcie:
+                try:
+                    slot = PciBuses.find(self._fixed(), TO_PCI | HOTPLUG)
+                except VirtError:
+                    self.buses.append(Bus("pcie-root-port"))
+                    slot = PciAddress(bus=len(self.buses) - 1, slot=0, function=0)
+                self.reserve(slot, TO_PCI)
+                self.buses.append(Bus("pcie-to-pci-bridge"))
+            else:
+                self.buses.append(Bus("pci-bridge"))
+        elif needs & (PCIE | UPSTREAM | TO_PCI) and self.pcie:
+            self.buses.append(Bus("pcie-root-port"))
+        elif needs & DOWNSTREAM and self.pcie:
+            self.buses.append(Bus("pcie-root-port"))
+            self.buses.append(Bus("pcie-switch-upstream-port"))
+        elif needs & BRIDGE and not self.pcie:
+            raise _no_slot("pci-bridge")
+        elif needs & BRIDGE:
+            self.add(PCI)
+        else:
+            raise _no_slot(next((m for m, row in BUSES.items() if row[3] & needs), "device"))
+
+    def _fixed(self) -> "PciBuses":
+        twin = PciBuses([], grow=False)
+        twin.buses = self.buses
+        return twin
+
+
+def _no_slot(model: str) -> VirtError:
+    return VirtError(
+        c.VIR_ERR_INTERNAL_ERROR,
+        f"a PCI slot is needed to connect a PCI controller model='{model}', but none is available, and it cannot be "
+        "automatically added",
+        domain=c.VIR_FROM_DOMAIN,
+    )
+
+
+def describe(address: PciAddress) -> str:
+    """An address as libvirt writes it in messages."""
+    return f"{address.domain:04x}:{address.bus:02x}:{address.slot:02x}.{address.function:x}"

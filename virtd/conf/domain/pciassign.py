@@ -1,0 +1,280 @@
+"""Which of a guest's devices are on PCI, what each needs there, and in which order they get their addresses."""
+
+from collections.abc import Iterator
+
+from virtd import constants as c
+from virtd.conf.domain.base import Info, PciAddress
+from virtd.conf.domain.basics import is_i440fx, is_q35, xml_error
+from virtd.conf.domain.controller import Controller
+from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.implicit import maybe_add
+from virtd.conf.domain.pci import BUSES, HOTPLUG, PCI, PCIE, PciBuses
+from virtd.errors import VirtError
+
+_PCI_MODELS_NET = ("usb-net", "spapr-vlan", "smc91c111", "netfront")
+_COMPANIONS = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
+_NO_PCI_SOUND = ("sb16", "pcspk", "usb")
+_NO_PCI_VIDEO = ("none", "ramfb")
+
+Need = tuple[Info, int]
+
+
+class Flags:
+    """What devices of each kind need on this machine."""
+
+    def __init__(self, express: bool) -> None:
+        self.pci = PCI | HOTPLUG
+        self.pcie = (PCIE if express else PCI) | HOTPLUG
+
+    def virtio(self, model: str | None) -> int:
+        """What a virtio device needs by its model."""
+        return self.pci if model is not None and model.endswith("-transitional") and "non" not in model else self.pcie
+
+
+def needs(domain: Domain) -> Iterator[Need]:
+    """Every device on PCI that is no bridge, and what it needs, in libvirt's order of allocation."""
+    flags = Flags(is_q35(domain.os.machine or ""))
+    for filesystem in domain.filesystems:
+        yield filesystem.info, flags.virtio(filesystem.model)
+    for interface in domain.interfaces:
+        if interface.model in _PCI_MODELS_NET:
+            continue
+        virtio = (interface.model or "").startswith("virtio") or interface.model == "e1000e"
+        yield interface.info, flags.virtio(interface.model) if virtio else flags.pci
+    for sound in domain.sounds:
+        if sound.model not in _NO_PCI_SOUND:
+            yield sound.info, flags.pci
+    yield from controller_needs(domain, flags)
+    for disk in domain.disks:
+        if disk.bus == "virtio":
+            yield disk.info, flags.virtio(disk.model)
+    for hostdev in domain.hostdevs:
+        if hostdev.type == "scsi_host":
+            yield hostdev.info, flags.virtio(hostdev.model)
+        elif hostdev.type in ("pci", "mdev"):
+            yield hostdev.info, flags.pcie
+    if domain.memballoon is not None and domain.memballoon.model != "none":
+        yield domain.memballoon.info, flags.virtio(domain.memballoon.model)
+    for rng in domain.rngs:
+        yield rng.info, flags.virtio(rng.model)
+    for watchdog in domain.watchdogs:
+        if watchdog.model == "i6300esb":
+            yield watchdog.info, flags.pci
+    for number, video in enumerate(domain.videos):
+        if video.model not in _NO_PCI_VIDEO:
+            kind = flags.pcie if video.model in ("virtio", "bochs") else flags.pci
+            yield video.info, kind & ~HOTPLUG if number == 0 else kind
+    for shmem in domain.shmems:
+        yield shmem.info, flags.pci if shmem.model == "ivshmem" else flags.pcie
+    for device in domain.inputs:
+        if device.bus == "virtio":
+            yield device.info, flags.virtio(device.model)
+    for serial in domain.serials:
+        if serial.target_type == "pci-serial":
+            yield serial.info, flags.pci
+    if domain.vsock is not None:
+        yield domain.vsock.info, flags.virtio(domain.vsock.model)
+
+
+def controller_needs(domain: Domain, flags: Flags) -> Iterator[Need]:
+    """The controllers on PCI, other than bridges and what the chip set has."""
+    for controller in domain.controllers:
+        kind, model = controller.type, controller.model
+        if kind in ("fdc", "ccid", "pci", "isa", "ide", "xenbus"):
+            continue
+        if kind == "usb":
+            if model != "none":
+                yield controller.info, flags.pcie if model in ("qemu-xhci", "nec-xhci") else flags.pci & ~HOTPLUG
+        elif kind == "scsi":
+            virtio = (model or "").startswith("virtio")
+            yield controller.info, flags.virtio(model) if virtio else flags.pci
+        elif kind == "virtio-serial":
+            yield controller.info, flags.virtio(model)
+        else:
+            yield controller.info, flags.pci
+
+
+def address_of(info: Info) -> PciAddress | None:
+    """The PCI address a device has already; None if it is still to be found."""
+    return info.address if isinstance(info.address, PciAddress) and not info.address.empty else None
+
+
+def wants_pci(info: Info) -> bool:
+    """Whether a device is to get a PCI address."""
+    return info.address is None or (isinstance(info.address, PciAddress) and info.address.empty)
+
+
+def assign_pci(domain: Domain) -> None:
+    """Give every PCI device an address, adding bridges and ports.
+
+    Raises:
+        VirtError: if an address is wrong or there is no room.
+    """
+    devices = list(needs(domain))
+    roots = [one for one in domain.controllers if one.type == "pci"]
+    if not roots:
+        if any(wants_pci(info) or address_of(info) is not None for info, _ in devices):
+            raise xml_error("No PCI buses available")
+        return
+    highest = max(one.index or 0 for one in roots)
+    trial = domain.copy()
+    buses = run(trial, highest, grow=True)
+    for index in range(len(buses.buses)):
+        bus = buses.buses[index]
+        if index > 0 and bus is not None:
+            maybe_add(domain, "pci", index, bus.model)
+    buses = run(domain, len(buses.buses) - 1, grow=False)
+    for one in domain.controllers:
+        address = address_of(one.info)
+        if address is not None and address.function == 0 and address.multifunction is None:
+            bus = buses.buses[address.bus]
+            if bus is not None and address.slot in bus.shared and bus.slots[address.slot] > 1:
+                address.multifunction = True
+    number = 256
+    for one in domain.controllers:
+        if one.type == "pci":
+            finish_bridge(one)
+            number = min(number, one.bus_nr or number)
+    for one in domain.controllers:
+        if one.model in ("pci-expander-bus", "pcie-expander-bus") and one.bus_nr is None:
+            number -= 2
+            one.bus_nr = number
+
+
+def run(domain: Domain, highest: int, *, grow: bool) -> PciBuses:
+    """One run of the allocation, on the devices of `domain`."""
+    machine = domain.os.machine or ""
+    models: list[str | None] = [None] * (highest + 1)
+    bridges = [one for one in domain.controllers if one.type == "pci"]
+    for one in bridges:
+        models[one.index or 0] = one.model
+    buses = PciBuses(models, grow=grow)
+    devices = list(needs(domain))
+    for one in bridges:
+        given = address_of(one.info)
+        if given is not None and one.index:
+            buses.reserve(given, BUSES[one.model or ""][3])
+    for info, kind in devices:
+        given = address_of(info)
+        if given is not None:
+            buses.reserve(given, kind)
+    for one in domain.controllers:
+        given = address_of(one.info)
+        if one.type == "ide" and given is not None:
+            buses.reserve(given, PCI)
+    if is_i440fx(machine):
+        fix_i440fx(domain, buses)
+    elif is_q35(machine):
+        fix_q35(domain, buses)
+    if grow and not buses.pcie and any(bus is not None and not bus.full for bus in buses.buses):
+        buses.reserve(buses.find(PCI | HOTPLUG), PCI)
+    for one in bridges:
+        if one.index and wants_pci(one.info):
+            buses.allocate(one.info, BUSES[one.model or ""][3])
+    usb_devices = {id(one.info): one for one in domain.controllers if one.type == "usb"}
+    for info, kind in devices:
+        if wants_pci(info):
+            usb = usb_devices.get(id(info))
+            if usb is not None and usb.model in _COMPANIONS:
+                place_companion(domain, buses, usb, kind)
+            else:
+                buses.allocate(info, kind)
+    if grow and highest == 0 and buses.pcie and len(buses.buses) > 1:
+        buses.reserve(buses.find(PCIE | HOTPLUG), PCIE)
+    return buses
+
+
+def place_companion(domain: Domain, buses: PciBuses, usb: Controller, kind: int) -> None:
+    """The functions of a USB 2 controller share a slot."""
+    function = _COMPANIONS[usb.model or ""]
+    for other in domain.controllers:
+        given = address_of(other.info)
+        together = other.type == "usb" and other.index == usb.index and other.model in _COMPANIONS
+        if together and given is not None and not buses.in_use(given.bus, given.slot, function):
+            address = PciAddress(bus=given.bus, slot=given.slot, function=function)
+            break
+    else:
+        address = buses.find(kind, function=function)
+    if function == 0:
+        address.multifunction = True
+    buses.reserve(address, kind)
+    usb.info.address = address
+
+
+def fix_i440fx(domain: Domain, buses: PciBuses) -> None:
+    """What has its place on an i440fx: slot 1 is the PIIX3, slot 2 the first graphics card."""
+    for one in domain.controllers:
+        if one.type == "ide" and one.index == 0:
+            fix(one.info, 1, 1, "Primary IDE controller must have PCI address 0:0:1.1")
+            if not buses.in_use(0, 1, 1):
+                buses.reserve(PciAddress(slot=1, function=1), PCI)
+        elif one.type == "usb" and one.index == 0 and one.model == "piix3-uhci" and wants_pci(one.info):
+            one.info.address = PciAddress(slot=1, function=2)
+            buses.reserve(one.info.address, PCI)
+    if not buses.in_use(0, 1, 0):
+        buses.reserve(PciAddress(slot=1), PCI)
+    first_video(domain, buses, 2)
+
+
+def fix_q35(domain: Domain, buses: PciBuses) -> None:
+    """What has its place on a q35: slot 1f is the ICH9, 1b its sound, 1e its bridge, 1 the first graphics card."""
+    for function in (0, 3):
+        if not buses.in_use(0, 0x1F, function):
+            buses.reserve(PciAddress(slot=0x1F, function=function), PCIE)
+    for one in domain.controllers:
+        if one.type == "sata" and one.index == 0:
+            fix(one.info, 0x1F, 2, "Primary SATA controller must have PCI address 0:0:1f.2")
+            if not buses.in_use(0, 0x1F, 2):
+                buses.reserve(PciAddress(slot=0x1F, function=2), PCIE)
+        elif one.type == "pci" and one.model == "dmi-to-pci-bridge":
+            place(buses, one.info, PciAddress(slot=0x1E), PCIE)
+    for sound in domain.sounds:
+        if sound.model == "ich9":
+            place(buses, sound.info, PciAddress(slot=0x1B), PCIE)
+    first_video(domain, buses, 1)
+
+
+def place(buses: PciBuses, info: Info, address: PciAddress, kind: int) -> None:
+    """Put a device where real machines have it, if that is free and the definition does not say otherwise."""
+    if wants_pci(info) and not buses.in_use(address.bus, address.slot, address.function):
+        info.address = address
+        buses.reserve(address, kind)
+
+
+def fix(info: Info, slot: int, function: int, text: str) -> None:
+    """Put a device that is part of the chip set where it is.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR if the definition puts it elsewhere.
+    """
+    given = address_of(info)
+    if given is None:
+        info.address = PciAddress(slot=slot, function=function)
+    elif given.key != (0, 0, slot, function):
+        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_DOMAIN)
+
+
+def first_video(domain: Domain, buses: PciBuses, slot: int) -> None:
+    """The first graphics card goes to the slot where firmware expects it."""
+    if not domain.videos or domain.videos[0].model in _NO_PCI_VIDEO:
+        return
+    info = domain.videos[0].info
+    if not buses.in_use(0, slot):
+        place(buses, info, PciAddress(slot=slot), PCIE)
+    elif wants_pci(info):
+        buses.allocate(info, PCI)
+
+
+def finish_bridge(controller: Controller) -> None:
+    """The device and numbers of a bridge or port."""
+    device = BUSES[controller.model or ""][4]
+    if controller.index and device and controller.model_name is None:
+        controller.model_name = device
+    address = address_of(controller.info)
+    if controller.model == "pci-bridge":
+        controller.chassis_nr = controller.index if controller.chassis_nr is None else controller.chassis_nr
+    elif controller.model in ("pcie-root-port", "pcie-switch-downstream-port") and address is not None:
+        controller.chassis = controller.index if controller.chassis is None else controller.chassis
+        if controller.port is None:
+            downstream = controller.model == "pcie-switch-downstream-port"
+            controller.port = address.slot if downstream else address.slot << 3 | address.function

@@ -1,0 +1,1 @@
+"""libvirt's XML as declarations: scalar types, the models' engine, and the parser in front of it."""

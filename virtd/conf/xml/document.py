@@ -1,0 +1,58 @@
+"""From a text to an element tree: libxml2 with everything off that reaches outside or grows without bound.
+
+Errors of the syntax have libvirt's shape: where, what, the line, and an arrow below it.
+"""
+
+from lxml import etree
+
+from virtd import constants as c
+from virtd.errors import VirtError
+
+Element = etree._Element
+
+MAX_SIZE = 10 * 1024 * 1024
+"""How large a document may be, in bytes; on the wire a string is at most 4 MiB."""
+_CONTEXT = 80
+"""How much of the line is shown in an error (libxml2's own bound)."""
+
+
+def parse_document(xml: str, what: str, *, domain: int = c.VIR_FROM_NONE) -> Element:
+    """Parse a document and return its root element.
+
+    Args:
+        xml: the document.
+        what: how errors call it, for instance "domain_definition".
+        domain: the VIR_FROM_* constant for syntax errors.
+
+    Raises:
+        VirtError: VIR_ERR_XML_DETAIL with libxml2's message if it is not well formed.
+    """
+    data = xml.encode("utf-8", "surrogateescape")
+    if len(data) > MAX_SIZE:
+        raise VirtError(c.VIR_ERR_XML_ERROR, f"document is larger than {MAX_SIZE} bytes", domain=domain)
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+    try:
+        root = etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as err:
+        raise VirtError(c.VIR_ERR_XML_DETAIL, syntax_error(err, data, what), domain=domain) from None
+    except ValueError as err:
+        raise VirtError(c.VIR_ERR_XML_DETAIL, f"({what}):1: {err}\n(null)\n^", domain=domain) from None
+    return root
+
+
+def syntax_error(err: etree.XMLSyntaxError, data: bytes, what: str) -> str:
+    """libvirt's words for a syntax error: the place, libxml2's message, the line and an arrow."""
+    entries = list(iter(err.error_log))  # type: ignore[call-overload]
+    line, column = err.position
+    message = str(err.msg).rpartition(", line ")[0] or str(err.msg)
+    if entries:
+        last = entries[-1]
+        line, column, message = last.line, last.column, last.message.strip()
+    lines = data.split(b"\n")
+    if not data.strip():
+        return f"({what}):1: Document is empty\n(null)\n^"
+    shown = lines[line - 1] if 0 < line <= len(lines) else b""
+    end = max(column - 1, 0)
+    start = max(0, end - _CONTEXT)
+    text = shown[start : start + _CONTEXT].decode("utf-8", "replace").rstrip("\r")
+    return f"({what}):{line}: {message}\n{text}\n{'-' * (end - start)}^"
