@@ -1,0 +1,306 @@
+"""The command line of virtd, and the order in which a server comes up.
+
+Whatever is wrong with the command line, the configuration or the sockets is said in one line on standard error, and
+the exit status says of which kind it is (`Status`, and virtd(8)). Only what every start needs is imported at the top:
+--inetd has to be quick.
+"""
+
+import enum
+import gc
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from virtd import LIBVIRT_VERSION, __version__
+from virtd.errors import VirtError
+from virtd.server import daemon, log
+from virtd.server.config import Config, load
+from virtd.state import locks, paths
+
+
+class Status(enum.IntEnum):
+    """The exit status: what kept the server from running."""
+
+    DONE = 0  # nothing: it has ended as it was told
+    BUG = 1
+    USAGE = 2  # the command line is wrong
+    CONFIG = 3  # the configuration file is wrong
+    RUNNING = 4  # another virtd serves this root
+    LISTEN = 5  # a socket, directory or file of its own cannot be made
+    TAKEOVER = 6  # the running virtd could not be replaced
+    UNSUPPORTED = 7  # what was asked for does not exist yet
+
+
+class StartError(Exception):
+    """The server cannot run."""
+
+    def __init__(self, status: Status, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Options:
+    """The command line."""
+
+    def __init__(self, **values: Any) -> None:
+        self.root: str | None = values["root"]
+        self.config: str | None = values["config"]
+        self.daemon: bool = values["daemon_"]
+        self.pid_file: str | None = values["pid_file"]
+        self.timeout: int | None = values["timeout"]
+        self.listen: bool = values["listen"]
+        self.listen_tcp: tuple[str, ...] = values["listen_tcp"]
+        self.listen_tls: tuple[str, ...] = values["listen_tls"]
+        self.inetd: bool = values["inetd"]
+        self.remote: bool = values["remote"]
+        self.replace: bool = values["replace"]
+        self.verbose: bool = values["verbose"]
+
+
+def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    number = LIBVIRT_VERSION
+    click.echo(f"virtd {__version__} (libvirt {number // 1000000}.{number // 1000 % 1000}.{number % 1000})")
+    context.exit()
+
+
+@click.command(
+    "virtd",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="The settings of virtd.conf(5) are beside these. See virtd(8) for signals, files and exit status.",
+)
+@click.option("--root", metavar="DIR", help="Put everything, sockets included, below DIR [VIRTD_ROOT].")
+@click.option("-f", "--config", metavar="FILE", help="The configuration file [virtd.conf in the instance's etc/virtd].")
+@click.option("-d", "--daemon", "daemon_", is_flag=True, help="Go into the background when the sockets accept.")
+@click.option("-p", "--pid-file", metavar="FILE", help="Where to write the process id [virtd.pid in run/virtd].")
+@click.option("-t", "--timeout", metavar="SECONDS", type=click.IntRange(1), help="End when nobody came for so long.")
+@click.option("-l", "--listen", is_flag=True, help="Heed listen_tcp in the configuration file.")
+@click.option("--listen-tcp", metavar="ADDR:PORT", multiple=True, help="Listen for TCP connections. Repeatable.")
+@click.option("--listen-tls", metavar="ADDR:PORT", multiple=True, help="Listen for TLS connections (not yet).")
+@click.option("--inetd", is_flag=True, help="Serve the one client on standard input, and nothing else.")
+@click.option("--remote", is_flag=True, help="Forward everything to the daemon that owns the guests (not yet).")
+@click.option("--replace", is_flag=True, help="Take over the sockets of the running virtd; its clients stay with it.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is normal, too.")
+@click.option("-V", "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Say which.")
+def command(**values: Any) -> None:
+    """Serve libvirt's remote protocol: QEMU guests for virsh and every other client of libvirt."""
+    run(Options(**values))
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """The entry point: run, and turn what goes wrong into one line and an exit status."""
+    try:
+        command.main(arguments, standalone_mode=False)
+        status = Status.DONE
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as problem:
+        log.complain(f"{problem.format_message()} (see virtd --help)")
+        status = Status.USAGE
+    except StartError as problem:
+        log.complain(str(problem))
+        status = problem.status
+    except (KeyboardInterrupt, click.Abort):
+        status = Status.DONE
+    except Exception as problem:
+        log.complain(log.trace(problem))
+        status = Status.BUG
+    sys.exit(status)
+
+
+def run(options: Options) -> None:
+    """Run a server to its end.
+
+    Raises:
+        StartError: it could not begin.
+    """
+    for name, wanted in (("--listen-tls", options.listen_tls), ("--remote", options.remote)):
+        if wanted:
+            raise StartError(Status.UNSUPPORTED, f"{name} is not supported yet")
+    if options.inetd and (options.daemon or options.listen or options.listen_tcp or options.replace):
+        raise StartError(
+            Status.USAGE, "--inetd serves one client only: it neither listens nor goes into the background"
+        )
+    # Relative names are relative to where the command was given, wherever a daemon runs then.
+    where = paths.find(options.root)
+    if options.config:
+        options.config = os.path.abspath(options.config)
+    config = _configure(options, where)
+    if options.inetd:
+        from virtd.server.inetd import serve
+
+        serve(config, where)
+        return
+    _run_daemon(options, where, config)
+
+
+def _configure(options: Options, where: paths.Paths) -> Config:
+    """Read the configuration file and open the log.
+
+    Raises:
+        StartError: the file is wrong.
+    """
+    try:
+        config = load(options.config, f"{where.config}/virtd.conf")
+        _open_log(options, where, config)
+    except VirtError as error:
+        raise StartError(Status.CONFIG, error.message) from None
+    except OSError as error:
+        raise StartError(Status.CONFIG, f"cannot open log '{error.filename}': {error.strerror}") from None
+    for name, why in config.unused.items():
+        log.warning(f"{config.path}: {name} has no effect: {why}")
+    return config
+
+
+def _open_log(options: Options, where: paths.Paths, config: Config) -> None:
+    outputs = config.outputs()
+    if outputs is None:
+        level = min(config.number("log_level"), log.INFO) if options.verbose else config.number("log_level")
+        outputs = [log.Output(level, "stderr")]
+        if options.daemon or (options.inetd and _client_reads_errors()):
+            os.makedirs(where.log, 0o700, exist_ok=True)
+            outputs = [log.Output(level, "file", f"{where.log}/virtd.log")]
+    log.open_outputs(outputs)
+
+
+def _client_reads_errors() -> bool:
+    from virtd.server.inetd import shares_output
+
+    return shares_output()
+
+
+def _run_daemon(options: Options, where: paths.Paths, config: Config) -> None:
+    from virtd.server.accept import AcceptLoop
+
+    options.pid_file = os.path.abspath(options.pid_file or f"{where.runtime}/virtd.pid")
+    launch = daemon.Launch()
+    if options.daemon:
+        launch.detach()
+    daemon.raise_limits()
+    os.umask(0o022)
+    try:
+        start = _Start(options, where, config)
+    except VirtError as error:
+        raise StartError(Status.LISTEN, error.message) from None
+
+    def reload() -> Config:
+        try:
+            return _configure(options, where)
+        except StartError as error:
+            raise VirtError(1, str(error)) from None
+
+    _preload()
+    loop = AcceptLoop(
+        config, where, start.listeners, start.lock, start.control, reload,
+        timeout=options.timeout, files=(options.pid_file, start.control_path),
+    )  # fmt: skip
+    try:
+        loop.start()
+        daemon.write_pid_file(options.pid_file)
+    except (OSError, VirtError) as error:
+        raise StartError(Status.LISTEN, f"cannot start: {error}") from None
+    start.finish()
+    launch.ready(f"accepting {start.listeners[0].address}")
+    log.info(f"virtd serves {start.addresses}")
+    if start.taken is None:
+        loop.help(lambda: _start_guests(where))
+    loop.run()
+    daemon.notify("STOPPING=1")
+
+
+def _start_guests(where: paths.Paths) -> None:
+    """Start what is to be started with the machine; the drivers see to it that this is done once."""
+    from virtd.drivers import autostart
+    from virtd.drivers.base import Context, Identity
+    from virtd.server.process import title
+
+    title("starting guests")
+    identity = Identity(os.geteuid(), os.getegid(), os.getpid(), "local", False)
+    for error in autostart(Context(where, identity, os.getpid())):
+        log.error(f"autostart: {error.message}")
+
+
+class _Start:
+    """What a server needs before it can accept: the lock, the sockets, the control socket.
+
+    Raises:
+        StartError: another virtd has them.
+        VirtError: they cannot be made.
+    """
+
+    def __init__(self, options: Options, where: paths.Paths, config: Config) -> None:
+        from virtd.server import listeners, takeover
+
+        self.taken: takeover.Taken | None = None
+        self.control_path = f"{where.runtime}/control"
+        lock_path = f"{where.runtime}/virtd.lock"
+        lock = locks.attempt(lock_path, "virtd, starting")
+        if lock is None and not options.replace:
+            raise StartError(
+                Status.RUNNING,
+                f"another virtd serves this root (lock {lock_path} is held by {locks.holder(lock_path)}); "
+                "--replace takes over from it",
+            )
+        if lock is None:
+            self.taken = _take_over(self.control_path)
+            lock = locks.Lock(lock_path, self.taken.lock)
+            self.listeners = self.taken.listeners
+            self.control = self.taken.control
+        else:
+            self.listeners = listeners.inherited() or listeners.unix(config, where)
+            self.control = takeover.listen(self.control_path)
+        self.lock = lock
+        self._listen_tcp(options, config)
+        lock.say(f"virtd, serving {self.addresses}")
+
+    @property
+    def addresses(self) -> str:
+        """Where clients come in."""
+        return ", ".join(listener.address for listener in self.listeners)
+
+    def _listen_tcp(self, options: Options, config: Config) -> None:
+        from virtd.server import listeners
+
+        wanted = [listeners.split_address(text) for text in options.listen_tcp]
+        if options.listen and config.number("listen_tcp"):
+            wanted.append((config.text("listen_addr"), config.text("tcp_port") or ""))
+        there = {listener.address for listener in self.listeners}
+        for host, port in wanted:
+            if f"{host}:{port}" not in there:
+                self.listeners = [*self.listeners, *listeners.tcp(host, port, config)]
+
+    def finish(self) -> None:
+        """Clients are served now: let the virtd end that was replaced."""
+        if self.taken is not None:
+            try:
+                self.taken.confirm()
+            except OSError:
+                log.info("the virtd that was to be replaced is gone already")
+
+
+def _take_over(path: str) -> Any:
+    from virtd.server import takeover
+
+    try:
+        return takeover.request(path)
+    except (OSError, VirtError) as error:
+        raise StartError(Status.TAKEOVER, f"cannot take over by '{path}': {error}") from None
+
+
+def _preload() -> None:
+    """Import and build what every worker needs, so that they share the memory of it."""
+    from virtd.drivers import LOCAL_SCHEMES, local_drivers
+    from virtd.protocol import codec
+
+    codec.warm()
+    for scheme in LOCAL_SCHEMES:
+        local_drivers(scheme)
+    gc.collect()
+    gc.freeze()
+
+
+if __name__ == "__main__":
+    main()
