@@ -1,0 +1,48 @@
+#!/bin/busybox sh
+# The first process of the test guest (tests/guests/linux.py). Kernel command line:
+#   virtd.net=dhcp     bring up the first network interface by DHCP and print "virtd: address ADDRESS"
+#   virtd.quiet        no shell: print READY and wait
+#   virtd.run=COMMAND  run this after READY ("_" stands for a space), before the shell
+
+/bin/busybox --install -s /bin
+export PATH=/sbin:/bin HOME=/ TERM=linux PS1='guest# '
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts
+mount -t devpts devpts /dev/pts
+for module in /lib/*.ko; do
+    insmod "$module" 2>/dev/null
+done
+
+option() {
+    sed -n "s/.*\<virtd\.$1=\([^ ]*\).*/\1/p" /proc/cmdline
+}
+
+acpid -f -c /etc/acpi -l /dev/null -p /run/acpid.pid </dev/null >/dev/null 2>&1 &
+
+if [ "$(option net)" = dhcp ]; then
+    cat >/run/dhcp <<'SCRIPT'
+#!/bin/sh
+[ "$1" = bound ] || [ "$1" = renew ] || exit 0
+ip address flush dev "$interface"
+ip address add "$ip/${mask:-24}" dev "$interface"
+[ -z "$router" ] || ip route add default via "${router%% *}"
+echo "virtd: address $ip"
+SCRIPT
+    chmod 755 /run/dhcp
+    ip link set lo up
+    interface=$(ls /sys/class/net | grep -v '^lo$' | head -n 1)
+    ip link set "$interface" up
+    udhcpc -i "$interface" -s /run/dhcp -t 10 -T 1 -n -q >/run/udhcpc.log 2>&1
+    grep '^virtd: address' /run/udhcpc.log || echo "virtd: no address"
+fi
+
+echo "@READY@"
+eval "$(option run | tr _ ' ')"
+while grep -q 'virtd\.quiet' /proc/cmdline; do
+    sleep 3600
+done
+while true; do
+    setsid cttyhack sh
+done
