@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -114,8 +113,8 @@ def close_all_but(keep: set[int]) -> None:
 
 def log(text: str) -> None:
     """Write a line into the log of a detached process, which is its standard error."""
-    sys.stderr.write(f"{stamp(time.time())}: {text}\n")
-    sys.stderr.flush()
+    # By the descriptor: whatever sys.stderr was in the process that forked this one may be something else now.
+    os.write(2, f"{stamp(time.time())}: {text}\n".encode(errors="replace"))
 
 
 def stamp(seconds: float) -> str:

@@ -4,7 +4,11 @@ import socket
 
 from virtd import LIBVIRT_VERSION
 from virtd import constants as c
+from virtd.conf.domain import assign_aliases
+from virtd.drivers.qemu import confine, launch
+from virtd.drivers.qemu.command import build
 from virtd.drivers.qemu.driverbase import DriverBase
+from virtd.drivers.qemu.guest import Guest
 from virtd.errors import VirtError, unsupported_flags
 
 # CONNECT_SUPPORTS_FEATURE: what this driver can do. The server itself knows about keepalive and descriptors.
@@ -64,6 +68,19 @@ class ConnectionInfo(DriverBase):
     def connect_get_capabilities(self) -> str:
         """virConnectGetCapabilities."""
         return self.capabilities.xml()
+
+    def connect_domain_xml_to_native(self, form: str, xml: str, flags: int) -> str:
+        """virConnectDomainXMLToNative: the command line that a guest would be started with."""
+        unsupported_flags(flags, 0, "qemuConnectDomainXMLToNative")
+        if form != "qemu-argv":
+            raise VirtError(c.VIR_ERR_INVALID_ARG, f"unsupported config type {form}")
+        config = self.read_config(xml, validate=False)
+        assign_aliases(config)
+        guest = Guest.of(self.guests.running, config)
+        command = build(config, self.capabilities.binary_for(config), launch.setup(self, guest, []))
+        command.close()
+        environment = confine.environment(guest.private, privileged=self.paths.privileged) | command.environment
+        return launch.words(environment, command.argv)
 
     def connect_get_domain_capabilities(
         self, emulator: str | None, arch: str | None, machine: str | None, virttype: str | None, flags: int

@@ -11,6 +11,7 @@ import os
 import shlex
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from virtd import constants as c
@@ -108,6 +109,23 @@ def start(driver: "DriverBase", config: Config, manner: Manner) -> Domain:
     return Domain(guest.name, uuids.to_bytes(guest.uuid), found.id)
 
 
+def setup(driver: "DriverBase", guest: Guest, monitors: list[tuple[str, int]]) -> Setup:
+    """What the command line is told of the guest's surroundings.
+
+    Args:
+        driver: the driver.
+        guest: the guest's directory.
+        monitors: names and listening sockets of the monitors; none if only the command line is wanted.
+    """
+    return Setup(
+        monitors=monitors,
+        private=guest.private,
+        memory=f"{guest.private}/memory",
+        nvram=f"{driver.paths.state}/qemu/nvram",
+        undo=guest.undo_path if monitors else None,
+    )
+
+
 def _await_supervisor(guest: Guest) -> None:
     """Wait until no supervisor is at work in the guest's directory any more."""
     locks.acquire(guest.supervisor_path, "the start", timeout=START_SECONDS, what="supervisor's lock").release()
@@ -121,11 +139,11 @@ def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, m
     prepare.before_start(driver.guests, guest, found, config)
     monitors = [(name, _raise(listen(f"{guest.directory}/{name}.sock", 0o600).detach())) for name in _MONITORS]
     try:
-        command = build(config, binary, Setup(monitors=monitors, private=guest.private))
+        command = build(config, binary, setup(driver, guest, monitors))
         try:
             if user is not None:
-                for path, _ in command.files:
-                    confine.give(path, user, guest.undo_path)
+                for path, writable in command.files:
+                    confine.give(path, user, guest.undo_path, write=writable)
             found.disks = {node: list(names) for node, names in command.disks.items()}
             environment = confine.environment(guest.private, privileged=driver.paths.privileged)
             spawn = _Spawn(
@@ -146,17 +164,21 @@ def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, m
             os.close(descriptor)
     with leash:
         try:
-            _let_go(guest, found, config, leash, manner)
+            _let_go(guest, found, config, command, leash, manner)
         except MonitorClosed:
             text = f"process exited while connecting to monitor: {_last_words(log_path, said)}"
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text.rstrip(": \n"), domain=c.VIR_FROM_QEMU) from None
 
 
-def _let_go(guest: Guest, found: Status, config: Config, leash: socket.socket, manner: Manner) -> None:
+def _let_go(
+    guest: Guest, found: Status, config: Config, command: Command, leash: socket.socket, manner: Manner
+) -> None:
     """Talk to the new QEMU, write down what it has become, and take it off the leash."""
     process = shape.table(_hear(leash), "process")
     found.process = Process(shape.number(process, "pid"), shape.number(process, "start"))
     with Monitor(guest.monitor_path, guest.name, START_SECONDS) as monitor:
+        for name, arguments in command.commands:
+            monitor.execute(name, arguments)
         prepare.after_start(config, monitor)
     config.id = found.id
     live = format_domain(config, live=True, secure=True)
@@ -177,6 +199,8 @@ def _supervise(driver: "DriverBase", guest: Guest, found: Status, spawn: _Spawn,
             try:
                 kept = _place(spawn)
                 lock = locks.acquire(guest.supervisor_path, "the supervisor")
+                if deadlines.readable(leash, 0):
+                    return  # the starter has died already, and may have a successor
                 found.process = _spawn(spawn, kept)
                 files.replace(guest.status_path, found.encode(), durable=False)
                 watch = supervisor.Supervisor(guest, generation, definition, found, child=True)
@@ -215,6 +239,7 @@ def _spawn(spawn: _Spawn, kept: list[int]) -> Process:
             fds=kept,
             user=spawn.user,
             group=spawn.group,
+            cpus=spawn.command.cpus,
         )
     finally:
         for descriptor in kept:
@@ -268,11 +293,15 @@ def _raise(descriptor: int) -> int:
     return raised
 
 
+def words(environment: Mapping[str, str], argv: Sequence[str]) -> str:
+    """A command with its environment, as a shell takes it."""
+    variables = (f"{name}={shlex.quote(value)}" for name, value in environment.items())
+    return " ".join([*variables, *(shlex.quote(word) for word in argv)])
+
+
 def _log_command(path: str, spawn: _Spawn) -> int:
     """Write the command line into the guest's log; returns where QEMU's own output will begin."""
-    variables = [f"{name}={shlex.quote(value)}" for name, value in spawn.environment.items()]
-    words = " ".join([*variables, *(shlex.quote(word) for word in spawn.command.argv)])
-    text = f"{stamp(time.time())}: starting up\n{words}\n"
+    text = f"{stamp(time.time())}: starting up\n{words(spawn.environment, spawn.command.argv)}\n"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:

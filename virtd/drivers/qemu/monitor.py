@@ -19,8 +19,9 @@ from typing import Self
 
 from virtd import constants as c
 from virtd import deadlines
-from virtd.drivers.qemu import qmp, shape, sockets
+from virtd.drivers.qemu import qmp, shape
 from virtd.drivers.qemu.qmp import Answer, Event, Greeting, MonitorClosed, QMPError
+from virtd.state import sockets
 
 __all__ = ["DEFAULT_SECONDS", "Command", "Event", "Monitor", "MonitorClosed", "QMPError"]
 
@@ -40,10 +41,18 @@ class Monitor:
         seconds: how long connecting, greeting, and each later command or wait may take; the bound of
             virtd.deadlines counts as well.
 
+    Attributes:
+        version: QEMU's version, three numbers.
+        package: the name of the package that QEMU was built as, possibly empty.
+        events: what has happened to the guest while answers were waited for, and nobody has taken yet.
+
     Raises:
         MonitorClosed: nobody listens there, or it is no QEMU.
         DeadlineExceeded: QEMU did not answer in time.
     """
+
+    version: tuple[int, int, int]
+    package: str
 
     def __init__(
         self, where: str | os.PathLike[str] | socket.socket, guest: str, seconds: float = DEFAULT_SECONDS
@@ -64,23 +73,14 @@ class Monitor:
                     self._socket = where
                 else:
                     self._socket = self._connect(os.fspath(where))
-                self._pump(lambda: self._greeting is not None, "send its greeting")
+                # Sent without waiting for the greeting, which QEMU sends before it reads: one turn less.
                 self.execute("qmp_capabilities")
+            if self._greeting is None:
+                raise MonitorClosed(f"QEMU's monitor has sent no greeting (vm='{guest}')")
+            self.version, self.package, _ = self._greeting
         except BaseException:
             self.close()
             raise
-
-    @property
-    def version(self) -> tuple[int, int, int]:
-        """QEMU's version."""
-        if self._greeting is None:
-            raise MonitorClosed(f"QEMU's monitor has sent no greeting (vm='{self.guest}')")
-        return self._greeting.version
-
-    @property
-    def package(self) -> str:
-        """The name of the package that QEMU was built as, possibly empty."""
-        return self._greeting.package if self._greeting else ""
 
     def fileno(self) -> int:
         """The socket's descriptor, to be waited on together with others.
@@ -206,14 +206,17 @@ class Monitor:
     def _connect(self, path: str) -> socket.socket:
         began = time.monotonic()
         try:
-            return sockets.connect(path, self.seconds)
-        except BlockingIOError:
+            connection = sockets.connect(path, timeout=deadlines.remaining(self.seconds))
+        except (BlockingIOError, TimeoutError):
+            # Its queue is full of those who gave up before: QEMU has accepted none of them.
             raise self._too_late("accept a connection", began) from None
         except OSError as error:
             raise MonitorClosed(
                 f"failed to connect to monitor socket of guest '{self.guest}': {error.strerror}",
                 code=c.VIR_ERR_OPERATION_FAILED,
             ) from None
+        connection.setblocking(False)
+        return connection
 
     def _open(self) -> socket.socket:
         if self._socket is None:

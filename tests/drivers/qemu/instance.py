@@ -1,0 +1,139 @@
+"""One instance of the QEMU driver in the test's own process, and a guest that boots in a fraction of a second."""
+
+import json
+import os
+import select
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.guests.bootsector import MESSAGE, write_boot_disk
+from virtd.drivers.base import Context, Event, Identity
+from virtd.drivers.qemu.driver import QemuDriver
+from virtd.drivers.qemu.guest import Guest
+from virtd.protocol.records import Domain
+from virtd.state import inotify, locks, paths
+
+SECONDS = 30.0  # for what takes a fraction of one, unless the machine is overloaded
+
+
+class Instance:
+    """A driver below a directory of its own, subscribed to life cycle and reboot events."""
+
+    def __init__(self) -> None:
+        # A short name: the guests' terminals and sockets lie below it.
+        self.root = tempfile.mkdtemp(prefix="v-", dir="/tmp")
+        os.chmod(self.root, 0o711)  # QEMU's user passes through it
+        os.mkdir(f"{self.root}/out")
+        os.chmod(f"{self.root}/out", 0o777)
+        self._boots: dict[str, int] = {}
+        self.driver = self.open()
+        self.heard: list[Event] = []
+        for event_id in (0, 1):
+            self.driver.connect_domain_event_callback_register_any(event_id, None)
+
+    def open(self) -> QemuDriver:
+        """Another connection to the same instance."""
+        pid = os.getpid()
+        return QemuDriver(Context(paths.below(self.root), Identity(os.geteuid(), os.getegid(), pid), pid))
+
+    def disk(self, name: str = "g", then: str = "serve") -> Path:
+        """An image that boots, prints a line on the serial port, and does what is asked for."""
+        return write_boot_disk(Path(self.root) / f"{name}.img", then=then)
+
+    def xml(self, name: str = "g", then: str = "serve", *, more: str = "", devices: str = "") -> str:
+        """A guest with that disk and a serial port."""
+        return f"""
+            <domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>
+              <os><type>hvm</type></os><features><acpi/></features>{more}
+              <devices>
+                <disk type='file'><driver name='qemu' type='raw'/><source file='{self.disk(name, then)}'/>
+                  <target dev='hda' bus='ide'/></disk>
+                <serial type='file'><source path='{self._output(name)}'/></serial>{devices}
+              </devices></domain>"""
+
+    def _output(self, name: str) -> str:
+        return f"{self.root}/out/{name}"
+
+    def wait_for_boot(self, name: str) -> None:
+        """Wait until a guest has booted once more than when this was last called."""
+        wanted = self._boots[name] = self._boots.get(name, 0) + 1
+        watch = inotify.Watch(f"{self.root}/out", inotify.IN_MODIFY)
+        try:
+            while True:
+                watch.clear()
+                with open(self._output(name), "rb") as file:
+                    if file.read().count(MESSAGE.encode()) >= wanted:
+                        return
+                assert select.select([watch], [], [], SECONDS)[0], f"guest '{name}' does not boot"
+        finally:
+            watch.close()
+
+    def events(self, until: Callable[[list[tuple[object, ...]]], bool] = bool) -> list[tuple[object, ...]]:
+        """The events since the last call: ('lifecycle', name, id, event, detail) or ('reboot', name, id).
+
+        Args:
+            until: when what has come is enough; it is waited for.
+        """
+        found: list[tuple[object, ...]] = []
+        end = time.monotonic() + SECONDS
+        while True:
+            found += [_plain(event) for event in self.driver.read_events()]
+            if until(found):
+                return found
+            descriptor = self.driver.event_fd()
+            assert descriptor is not None
+            assert select.select([descriptor], [], [], max(0, end - time.monotonic()))[0], f"only {found} came"
+
+    def supervisor(self, domain: Domain) -> int:
+        """The pid of a guest's supervisor."""
+        guest = self.driver.guest(self.driver.guests.find(domain))
+        with open(guest.supervisor_path, encoding="ascii") as file:
+            return int(json.load(file)["pid"])
+
+    def qemu(self, domain: Domain) -> int:
+        """The pid of a guest's QEMU."""
+        status = self.driver.guests.find(domain).status
+        assert status is not None
+        assert status.process is not None
+        return status.process.pid
+
+    def _left(self) -> list[str]:
+        """What there still is of guests, when those who clean up are done."""
+        running = self.driver.guests.running
+        for uuid in [name for name in os.listdir(running) if "." not in name]:
+            _, holder = locks.probe(Guest(running, uuid, "").supervisor_path)
+            if holder is not None:
+                wait_for_end(holder.pid)
+        assert [entry for entry in self.driver.guests.view() if entry.active] == []
+        return [name for name in os.listdir(running) if not name.endswith(".last")]
+
+    def close(self) -> None:
+        """End what still runs; then nothing of any guest is left."""
+        try:
+            for entry in list(self.driver.guests.view()):
+                if entry.active:
+                    self.driver.domain_destroy(entry.reference)
+            assert self._left() == []
+        finally:
+            self.driver.close()
+            shutil.rmtree(self.root)
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a process, of which we need not be the parent, has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], SECONDS)[0], f"process {pid} does not end"
+    finally:
+        os.close(descriptor)
+
+
+def _plain(event: Event) -> tuple[object, ...]:
+    _, (domain, *arguments) = event.values
+    return event.procedure.removeprefix("DOMAIN_EVENT_CALLBACK_").lower(), domain.name, domain.id, *arguments

@@ -1,0 +1,227 @@
+"""Disks, CD-ROMs, floppies and SCSI logical units."""
+
+from virtd.conf.domain.base import DriveAddress
+from virtd.conf.domain.basics import is_q35
+from virtd.conf.domain.disk import Disk, IoTune, VhostUserSource
+from virtd.drivers.qemu.command import storage, virtio
+from virtd.drivers.qemu.command.address import place
+from virtd.drivers.qemu.command.line import Line, Properties, alias, internal, join, on_off, unsupported
+
+_LUN_DRIVERS = {"disk": "scsi-hd", "cdrom": "scsi-cd", "lun": "scsi-block"}
+_ERROR_POLICIES = {"stop": "stop", "report": "report", "ignore": "ignore", "enospace": "enospc"}
+# Limits: field of the model, argument of block_set_io_throttle.
+_TOTALS = (
+    ("total_bytes", "bps"),
+    ("read_bytes", "bps_rd"),
+    ("write_bytes", "bps_wr"),
+    ("total_iops", "iops"),
+    ("read_iops", "iops_rd"),
+    ("write_iops", "iops_wr"),
+)
+_BURSTS = tuple((f"{name}_max", f"{argument}_max") for name, argument in _TOTALS) + tuple(
+    (f"{name}_max_length", f"{argument}_max_length") for name, argument in _TOTALS
+)
+
+
+def add_disks(line: Line) -> None:
+    """Add all disks.
+
+    Raises:
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED or VIR_ERR_INTERNAL_ERROR, what one asks for cannot be had.
+    """
+    chains = _numbered(line)
+    _floppy_controller(line)
+    for disk in line.config.disks:
+        if isinstance(disk.source, VhostUserSource):
+            _vhost_user(line, disk, disk.source)
+            continue
+        node = storage.add_images(line, disk, chains[id(disk)])
+        if node is None and disk.device in ("disk", "lun"):
+            raise unsupported(f"disk '{disk.target}' has no source")
+        _check(line, disk)
+        line.json("device", {**_DEVICES[disk.bus or ""](line, disk), **_common(line, disk, node)})
+        _remember(line, disk, chains[id(disk)])
+        if disk.iotune is not None:
+            _throttle(line, disk, disk.iotune)
+
+
+def _numbered(line: Line) -> dict[int, list[storage.Image]]:
+    """The images of every disk. libvirt numbers them from the last disk on."""
+    chains: dict[int, list[storage.Image]] = {}
+    number = 1
+    for disk in reversed(line.config.disks):
+        writable = not (disk.readonly or disk.device == "cdrom")
+        images = [] if isinstance(disk.source, VhostUserSource) else storage.chain(disk, number, writable=writable)
+        chains[id(disk)] = images
+        number += len(images)
+    return chains
+
+
+def _check(line: Line, disk: Disk) -> None:
+    if disk.bus not in _DEVICES:
+        raise unsupported(f"disk bus '{disk.bus}' is not supported")
+    if disk.device == "lun" and disk.bus == "scsi" and disk.type not in ("block", "network"):
+        raise unsupported(f"disk device='lun' is not supported for type='{disk.type}'")
+    if disk.sgio == "unfiltered":
+        raise unsupported("unfiltered sgio is no longer supported")
+    if disk.rawio is not None and disk.device != "lun":
+        raise unsupported("rawio can be used only with device='lun'")
+    if disk.source is not None and disk.source.reservations is not None:
+        raise unsupported("persistent reservations are not supported")
+    if disk.transient:
+        raise unsupported("transient disks are not supported")
+
+
+def _common(line: Line, disk: Disk, node: str | None) -> Properties:
+    """What disks have on every bus; of each bus's own properties some come before (the device's place)."""
+    options = disk.driver
+    scsi_like = disk.bus in ("scsi", "usb", "ide", "sata")
+    through = storage.writes_through(storage.cache_mode(disk))
+    write_cache = None if through is None else on_off(not through)
+    write_error = _ERROR_POLICIES.get(options.error_policy or "")
+    read_error = _ERROR_POLICIES.get(options.rerror_policy or options.error_policy or "")
+    floppy = disk.bus == "fdc"
+    return {
+        "share-rw": True if disk.shareable else None,
+        "drive": node,
+        "id": alias(disk.info),
+        "bootindex": None if floppy else line.bootindex(disk.info),
+        "logical_block_size": disk.logical_block_size,
+        "physical_block_size": disk.physical_block_size,
+        "discard_granularity": disk.discard_granularity,
+        "wwn": int(disk.wwn, 16) if disk.wwn is not None and scsi_like else None,
+        "rotation_rate": disk.rotation_rate,
+        "vendor": disk.vendor,
+        "product": disk.product,
+        "removable": disk.removable is True if disk.bus == "usb" else None,
+        "write-cache": None if floppy or disk.device == "lun" or node is None else write_cache,
+        "cyls": disk.cylinders,
+        "heads": disk.heads,
+        "secs": disk.sectors,
+        "bios-chs-trans": disk.translation if disk.translation != "none" else None,
+        "serial": disk.serial,
+        "werror": write_error,
+        "rerror": read_error if read_error != "enospc" else None,
+    }
+
+
+def _virtio(line: Line, disk: Disk) -> Properties:
+    options = disk.driver
+    if disk.device not in ("disk", "lun"):
+        raise unsupported(f"disk type of '{disk.target}' does not support ejectable media")
+    return {
+        "driver": virtio.driver(line, "virtio-blk", disk.model),
+        **virtio.options(options.virtio),
+        "iothread": f"iothread{options.iothread}" if options.iothread is not None else None,
+        "ioeventfd": options.ioeventfd,
+        "event_idx": options.event_idx,
+        "num-queues": options.queues,
+        "queue-size": options.queue_size,
+        **place(line, disk.info),
+    }
+
+
+def _ide(line: Line, disk: Disk) -> Properties:
+    address = _drive(disk)
+    if address.target:
+        raise internal("target must be 0 for ide controller")
+    driver = "ide-cd" if disk.device == "cdrom" else "ide-hd"
+    return {"driver": driver, "bus": f"ide.{address.bus}", "unit": address.unit}
+
+
+def _sata(line: Line, disk: Disk) -> Properties:
+    address = _drive(disk)
+    if address.bus:
+        raise internal("bus must be 0 for ide controller")
+    own = address.controller == 0 and is_q35(line.config.os.machine or "")
+    bus = "ide" if own else alias(line.controller("sata", address.controller).info)
+    return {"driver": "ide-cd" if disk.device == "cdrom" else "ide-hd", "bus": f"{bus}.{address.unit}"}
+
+
+def _scsi(line: Line, disk: Disk) -> Properties:
+    address = _drive(disk)
+    driver = _LUN_DRIVERS.get(disk.device)
+    if driver is None:
+        raise unsupported(f"disk device='{disk.device}' is not supported for bus='scsi'")
+    controller = line.controller("scsi", address.controller)
+    properties: Properties = {"driver": driver, "bus": f"{alias(controller.info)}.0"}
+    if controller.model == "lsilogic":
+        if address.target:
+            raise internal("target must be 0 for controller model 'lsilogic'")
+        properties["scsi-id"] = address.unit
+    else:
+        properties |= {"channel": address.bus, "scsi-id": address.target, "lun": address.unit}
+    if disk.device != "lun":
+        properties["device_id"] = disk.serial or f"drive-{alias(disk.info)}"
+    return properties
+
+
+def _usb(line: Line, disk: Disk) -> Properties:
+    return {"driver": "usb-storage", **place(line, disk.info)}
+
+
+def _fdc(line: Line, disk: Disk) -> Properties:
+    return {"driver": "floppy", "unit": _drive(disk).unit}
+
+
+_DEVICES = {"virtio": _virtio, "ide": _ide, "sata": _sata, "scsi": _scsi, "usb": _usb, "fdc": _fdc}
+
+
+def _drive(disk: Disk) -> DriveAddress:
+    if not isinstance(disk.info.address, DriveAddress):
+        raise internal(f"unexpected address type for {disk.bus} disk")
+    return disk.info.address
+
+
+def _floppy_controller(line: Line) -> None:
+    """Make the controller where the machine has none, and say which drives are booted from."""
+    floppies = [disk for disk in line.config.disks if disk.bus == "fdc"]
+    places = {f"bootindex{'AB'[_drive(disk).unit]}": line.bootindex(disk.info) for disk in floppies}
+    if not floppies:
+        return
+    if is_q35(line.config.os.machine or ""):
+        line.json("device", {"driver": "isa-fdc", **places})
+    else:
+        for name, order in places.items():
+            if order is not None:
+                line.add("global", f"isa-fdc.{name}={order}")
+
+
+def _vhost_user(line: Line, disk: Disk, source: VhostUserSource) -> None:
+    """A disk that another process serves over a socket."""
+    name = alias(disk.info)
+    again = source.reconnect.timeout if source.reconnect is not None and source.reconnect.enabled else None
+    line.uses(source.path, write=True)
+    line.add("chardev", join("socket", id=f"chr-vu-{name}", path=source.path, reconnect=again))
+    line.json(
+        "device",
+        {
+            "driver": "vhost-user-blk-pci",
+            **virtio.options(disk.driver.virtio),
+            "num-queues": disk.driver.queues,
+            "queue-size": disk.driver.queue_size,
+            **place(line, disk.info),
+            "chardev": f"chr-vu-{name}",
+            "id": name,
+            "bootindex": line.bootindex(disk.info),
+        },
+    )
+
+
+def _remember(line: Line, disk: Disk, images: list[storage.Image]) -> None:
+    """Note the names by which QEMU's events call the disk."""
+    entry = alias(disk.info), disk.source_name or ""
+    for image in images:
+        line.command.disks[f"libvirt-{image.number}-format"] = entry
+        line.command.disks[f"libvirt-{image.number}-storage"] = entry
+    line.command.disks[alias(disk.info)] = entry
+
+
+def _throttle(line: Line, disk: Disk, limits: IoTune) -> None:
+    """Set limits before the guest runs; QEMU takes them by command only."""
+    arguments: Properties = {name: getattr(limits, field) or 0 for field, name in _TOTALS}
+    arguments |= {name: getattr(limits, field) for field, name in _BURSTS if getattr(limits, field)}
+    if limits.size_iops:
+        arguments["iops_size"] = limits.size_iops
+    arguments["group"] = limits.group or f"drive-{alias(disk.info)}"
+    line.command.commands.append(("block_set_io_throttle", {"id": alias(disk.info), **arguments}))

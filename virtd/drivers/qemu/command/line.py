@@ -1,0 +1,242 @@
+"""The command line in the making: what all modules of this package add to, and what it has become at the end.
+
+Properties stand in JSON where QEMU takes it, so that no value needs escaping; elsewhere a comma in a value is
+doubled. A property whose value is None is left out.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from virtd import constants as c
+from virtd.conf.domain import Domain
+from virtd.conf.domain.base import Info
+from virtd.conf.domain.controller import Controller
+from virtd.drivers.qemu.binary import Binary
+from virtd.errors import VirtError
+from virtd.state import files, undo
+
+# What QEMU keeps open lies above this; below it is room for descriptors whose numbers a client counts on.
+LOWEST = 64
+
+Properties = dict[str, object]
+NULL = object()
+"""JSON's null, as None stands for a property that is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What has been prepared for the guest.
+
+    Args:
+        monitors: names of monitors and the listening sockets they are served on; without any, as for
+            virConnectDomainXMLToNative, one is left to QEMU to make in its private directory.
+        private: QEMU's own directory.
+        memory: directory for files that are the guest's memory.
+        nvram: directory where the variables of UEFI firmwares are kept.
+        channels: directory for the sockets of channels that have no path; by default the private one.
+        taps: descriptors of tap devices, by the alias of the interface.
+        vhosts: descriptors of /dev/vhost-net, likewise.
+        undo: the guest's undo file, where files that are made are noted; None if nothing is to be made.
+    """
+
+    monitors: Sequence[tuple[str, int]] = ()
+    private: str = ""
+    memory: str = ""
+    nvram: str = ""
+    channels: str = ""
+    taps: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    vhosts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    undo: str | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether QEMU will really be started; if not, nothing is opened, and paths stand where descriptors would."""
+        return bool(self.monitors)
+
+
+@dataclass(slots=True)
+class Command:
+    """A QEMU to be started.
+
+    Attributes:
+        argv: the program and its arguments.
+        fds: descriptors that it takes along, under these numbers.
+        files: files it opens itself, and whether it writes to them.
+        disks: the names by which its events call a disk, with the disk's alias and source.
+        environment: variables beyond the usual ones.
+        commands: QMP commands to be run before the guest's first instruction.
+        cpus: the host's CPUs that it may run on; None: all.
+    """
+
+    argv: list[str]
+    fds: list[int] = field(default_factory=list)
+    files: list[tuple[str, bool]] = field(default_factory=list)
+    disks: dict[str, tuple[str, str]] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    commands: list[tuple[str, Properties]] = field(default_factory=list)
+    cpus: frozenset[int] | None = None
+    opened: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close the descriptors that were opened for it, in this process; may be called again."""
+        while self.opened:
+            os.close(self.opened.pop())
+
+
+class Line:
+    """The command line of one guest, while it is put together.
+
+    Args:
+        config: the guest; all devices have aliases.
+        binary: the QEMU it is for.
+        setup: what has been prepared.
+    """
+
+    def __init__(self, config: Domain, binary: Binary, setup: Setup) -> None:
+        self.config = config
+        self.binary = binary
+        self.setup = setup
+        self.command = Command([binary.path])
+        self.boot_order: dict[int, int] = {}
+        self._fdsets = 0
+
+    def add(self, option: str, value: str | None = None) -> None:
+        """Add an option as it stands."""
+        self.command.argv += [f"-{option}"] if value is None else [f"-{option}", value]
+
+    def json(self, option: str, properties: Mapping[str, object]) -> None:
+        """Add an option whose value is JSON; None values are left out."""
+        self.add(option, json.dumps(stripped(properties), separators=(",", ":"), ensure_ascii=False))
+
+    def list(self, option: str, *words: str | None, **properties: object) -> None:
+        """Add an option of words and name=value pairs with commas between."""
+        self.add(option, join(*words, **properties))
+
+    def device(self, driver: str, **properties: object) -> None:
+        """Add a device. Names that are not Python's are passed as **{"name": value}."""
+        self.json("device", {"driver": driver, **properties})
+
+    def object(self, kind: str, **properties: object) -> None:
+        """Add an object."""
+        self.json("object", {"qom-type": kind, **properties})
+
+    def need(self, kind: str, what: str) -> None:
+        """Refuse what this QEMU does not have.
+
+        Args:
+            kind: the device's or object's type.
+            what: what the guest's XML calls it, for the message.
+        """
+        if not self.binary.has(kind):
+            raise unsupported(f"{what} is not supported with this QEMU binary")
+
+    def keep(self, descriptor: int) -> int:
+        """Let QEMU have a descriptor that was opened for it; returns its number there."""
+        raised = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOWEST)
+        os.close(descriptor)
+        self.command.opened.append(raised)
+        self.command.fds.append(raised)
+        return raised
+
+    def lend(self, descriptor: int) -> int:
+        """Let QEMU have a descriptor that belongs to the caller."""
+        self.command.fds.append(descriptor)
+        return descriptor
+
+    def uses(self, path: str | None, *, write: bool = False) -> None:
+        """Note a file that QEMU opens itself."""
+        if path:
+            self.command.files.append((path, write))
+
+    def makes(self, path: str) -> None:
+        """Note, before it is made, a file that has to go with the guest."""
+        if self.setup.undo is not None:
+            undo.note(self.setup.undo, "file", path=path)
+
+    def fdset(self, path: str, flags: int, mode: int = 0o600) -> str:
+        """Open a file for QEMU; returns the path by which QEMU finds it."""
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, mode)
+        except OSError as error:
+            raise files.os_error(error, f"Unable to open file '{path}'") from None
+        number, self._fdsets = self._fdsets, self._fdsets + 1
+        self.add("add-fd", f"set={number},fd={self.keep(descriptor)},opaque={escape(path)}")
+        return f"/dev/fdset/{number}"
+
+    def controller(self, kind: str, index: int) -> Controller:
+        """The controller of a type with an index.
+
+        Raises:
+            VirtError: VIR_ERR_INTERNAL_ERROR if there is none.
+        """
+        for one in self.config.controllers:
+            if one.type == kind and one.index == index and one.info.master_port is None:
+                return one
+        raise VirtError(
+            c.VIR_ERR_INTERNAL_ERROR, f"Could not find a {kind} controller with index {index}", domain=c.VIR_FROM_QEMU
+        )
+
+    def bootindex(self, info: Info) -> int | None:
+        """A device's place in the boot order."""
+        return self.boot_order.get(id(info))
+
+
+def alias(info: Info) -> str:
+    """A device's name in QEMU."""
+    assert info.alias is not None, "aliases have not been assigned"
+    return info.alias
+
+
+def unsupported(text: str) -> VirtError:
+    """What the guest's configuration asks for cannot be had (VIR_ERR_CONFIG_UNSUPPORTED)."""
+    return VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+
+
+def internal(text: str) -> VirtError:
+    """VIR_ERR_INTERNAL_ERROR, which libvirt uses for many a wrong value."""
+    return VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_QEMU)
+
+
+def stripped(properties: Mapping[str, object]) -> Properties:
+    """The properties without those that are None, at every level."""
+    return {
+        name: stripped(value) if isinstance(value, Mapping) else None if value is NULL else value
+        for name, value in properties.items()
+        if value is not None
+    }
+
+
+def escape(value: str) -> str:
+    """A value as it stands in a list with commas between."""
+    return value.replace(",", ",,")
+
+
+def on_off(value: bool | None) -> str | None:
+    """A switch by QEMU's words for it."""
+    return None if value is None else ("on" if value else "off")
+
+
+def join(*words: str | None, **properties: object) -> str:
+    """Words and name=value pairs with commas between."""
+    parts = [word for word in words if word is not None]
+    for name, value in properties.items():
+        if isinstance(value, bool):
+            parts.append(f"{name}={on_off(value)}")
+        elif value is not None:
+            parts.append(f"{name}={escape(str(value))}")
+    return ",".join(parts)
+
+
+def devices_with_boot_order(config: Domain) -> Iterator[Info]:
+    """What may have a place in the boot order of its own."""
+    for disk in config.disks:
+        yield disk.info
+    for interface in config.interfaces:
+        yield interface.info
+    for hostdev in config.hostdevs:
+        yield hostdev.info
+    for redirdev in config.redirdevs:
+        yield redirdev.info

@@ -1,0 +1,356 @@
+"""Where images are: QEMU's block nodes for each kind of source, and the chain of images below a disk.
+
+Each image is two nodes, as libvirt makes them: libvirt-N-storage says where its bytes are, libvirt-N-format what they
+mean. The node of a disk's own image refers to that of its backing image, and so on down.
+"""
+
+import os
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from virtd.conf.domain.base import PciAddress
+from virtd.conf.domain.disk import (
+    BlockSource,
+    DirSource,
+    Disk,
+    FileSource,
+    Host,
+    NetworkSource,
+    NvmeSource,
+    SourceBase,
+    VolumeSource,
+)
+from virtd.drivers.qemu.command.line import NULL, Line, Properties, internal, unsupported
+
+# Cache modes: whether the host's page cache is passed by, whether flushes are ignored, whether the guest is told of
+# a cache.
+_CACHE = {
+    "none": (True, False, True),
+    "writethrough": (False, False, False),
+    "writeback": (False, False, True),
+    "directsync": (True, False, False),
+    "unsafe": (False, True, True),
+}
+# Formats that have no driver of the same name: what libvirt makes of them.
+_FORMATS = {"fat": "raw", "dir": "raw", "vhd": "vpc"}
+_NO_FORMATS = {"iso", "cow", "none", "auto", "aio", "ploop"}
+_DEFAULT_PORTS = {
+    "nbd": "10809",
+    "http": "80",
+    "https": "443",
+    "ftp": "21",
+    "ftps": "990",
+    "tftp": "69",
+    "ssh": "22",
+    "iscsi": "3260",
+    "gluster": "24007",
+    "rbd": None,
+    "nfs": None,
+    "vxhs": "9999",
+    "sheepdog": "7000",
+}
+_MOST_IMAGES = 200  # a chain longer than that goes in circles
+
+
+class Image(NamedTuple):
+    """One image of a chain."""
+
+    number: int
+    source: SourceBase
+    format: str
+    writable: bool
+    end: bool  # whether it is said that there is nothing below
+
+
+def chain(disk: Disk, first: int, *, writable: bool) -> list[Image]:
+    """A disk's images from the top, numbered from `first` on."""
+    if disk.source is None or _left_out(disk):
+        return []
+    images = [Image(first, disk.source, disk.driver.type or "raw", writable, False)]
+    below = disk.backing
+    while below is not None and below.source is not None:
+        images.append(Image(first + len(images), below.source, below.format or "raw", False, False))
+        below = below.backing
+    if below is not None and below.end:
+        images[-1] = images[-1]._replace(end=True)
+    return images
+
+
+def _left_out(disk: Disk) -> bool:
+    """Whether a medium is missing of which it is said that the guest can do without."""
+    path = local_path(disk.source)
+    if disk.source is None or disk.source.startup_policy != "optional" or path is None:
+        return False
+    return disk.device in ("cdrom", "floppy") and not os.path.exists(path)
+
+
+def cache_mode(disk: Disk) -> str | None:
+    """The cache mode of a disk; what several guests write to must not be cached by the host. None: QEMU's own."""
+    mode = disk.driver.cache
+    if mode in (None, "default"):
+        return "none" if disk.shareable and not disk.readonly else None
+    return mode
+
+
+def writes_through(mode: str | None) -> bool | None:
+    """Whether a cache mode means that the guest sees no write cache; None if nothing is said."""
+    return None if mode is None else not _CACHE[mode][2]
+
+
+def add_images(line: Line, disk: Disk, images: list[Image]) -> str | None:
+    """Add the nodes of a disk's images; returns the name of the one that the device uses."""
+    if not images:
+        return None
+    for image in reversed(images):
+        backing = next((f"libvirt-{other.number}-format" for other in images if other.number == image.number + 1), None)
+        line.json("blockdev", _storage(line, disk, image))
+        line.json("blockdev", _format(line, disk, image, backing))
+    _note(line, disk, images)
+    name = f"libvirt-{images[0].number}-format"
+    if disk.driver.copy_on_read:
+        above = f"libvirt-CoR-{disk.target}"
+        line.json("blockdev", {"driver": "copy-on-read", "node-name": above, "file": name, "discard": "unmap"})
+        return above
+    return name
+
+
+def _storage(line: Line, disk: Disk, image: Image) -> Properties:
+    properties = _where(line, disk, image)
+    options = disk.driver
+    if options.io is not None and properties["driver"] in ("file", "host_device"):
+        properties["aio"] = options.io
+    properties |= {"node-name": f"libvirt-{image.number}-storage", "cache": _cache(cache_mode(disk))}
+    return properties | {"auto-read-only": True, "discard": "unmap"}
+
+
+def _format(line: Line, disk: Disk, image: Image, backing: str | None) -> Properties:
+    options = disk.driver
+    kind = image.format
+    if kind in _NO_FORMATS:
+        raise unsupported(f"storage format '{kind}' is not directly supported by QEMU, use 'raw' instead")
+    encryption = image.source.encryption or (disk.encryption if image.source is disk.source else None)
+    if encryption is not None or image.source.auth is not None or disk.auth is not None:
+        raise unsupported(f"secrets for the source of disk '{disk.target}' are not supported")
+    detect = options.detect_zeroes
+    if detect == "unmap" and options.discard != "unmap":
+        detect = "on"
+    top = image.source is disk.source
+    properties: Properties = {
+        "node-name": f"libvirt-{image.number}-format",
+        "read-only": not image.writable,
+        "discard": options.discard if top else None,
+        "detect-zeroes": detect if top else None,
+        "cache": _cache(cache_mode(disk)),
+        "driver": _FORMATS.get(kind, kind),
+    }
+    if options.metadata_cache is not None and kind == "qcow2" and top:
+        properties["cache-size"] = options.metadata_cache.max_size
+    if kind == "qcow2" and top:
+        properties["discard-no-unref"] = options.discard_no_unref
+    for part in image.source.slices:
+        if part.type == "storage":
+            if kind != "raw":
+                raise unsupported("slices are supported for images of format 'raw' only")
+            properties |= {"offset": part.offset, "size": part.size}
+    properties["file"] = f"libvirt-{image.number}-storage"
+    if backing is not None:
+        return properties | {"backing": backing}
+    return properties | ({"backing": NULL} if image.end and kind not in ("raw", "fat", "dir") else {})
+
+
+def _cache(mode: str | None) -> Properties | None:
+    if mode is None:
+        return None
+    direct, no_flush, _ = _CACHE[mode]
+    return {"direct": direct, "no-flush": no_flush}
+
+
+def _note(line: Line, disk: Disk, images: list[Image]) -> None:
+    """Note what QEMU opens: the images, and those that they themselves say lie below."""
+    for image in images:
+        path = local_path(image.source)
+        if path is None:
+            continue
+        line.uses(path, write=image.writable)
+        if image is images[-1] and not image.end and image.format == "qcow2" and line.setup.live:
+            for below in backing_files(path):
+                line.uses(below)
+
+
+def local_path(source: SourceBase | None) -> str | None:
+    """The path of a source that is a file, block device or directory of the host."""
+    if isinstance(source, FileSource):
+        return source.file
+    if isinstance(source, BlockSource):
+        return source.dev
+    if isinstance(source, DirSource):
+        return source.dir
+    return None
+
+
+def backing_files(path: str) -> list[str]:
+    """The files which a qcow2 image says lie below it, as far as they are files that can be read."""
+    found: list[str] = []
+    while len(found) < _MOST_IMAGES:
+        below = _backing_file(path)
+        if below is None or below in found:
+            break
+        path = os.path.join(os.path.dirname(os.path.realpath(path)), below)
+        found.append(path)
+    return found
+
+
+def _backing_file(path: str) -> str | None:
+    """The name in the header of a qcow2 image (QEMU, docs/interop/qcow2)."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(20)
+            if len(header) < 20 or header[:4] != b"QFI\xfb":
+                return None
+            offset, length = struct.unpack(">QI", header[8:20])
+            if not offset or not 0 < length <= 1023:
+                return None
+            file.seek(offset)
+            name = os.fsdecode(file.read(length))
+    except OSError:
+        return None
+    name = name.removeprefix("file:")
+    return None if "://" in name or name.startswith("json:") else name
+
+
+def _where(line: Line, disk: Disk, image: Image) -> Properties:
+    source = image.source
+    if isinstance(source, FileSource):
+        if source.fdgroup is not None:
+            raise unsupported("descriptors as the source of a disk are not supported")
+        return {"driver": "file", "filename": source.file or ""}
+    if isinstance(source, BlockSource):
+        driver = "host_cdrom" if disk.device == "cdrom" and _is_cdrom(source.dev) else "host_device"
+        return {"driver": driver, "filename": source.dev or ""}
+    if isinstance(source, DirSource):
+        if image.writable and image.format != "fat":
+            raise unsupported(f"unsupported disk driver type for '{image.format}'")
+        return {"driver": "vvfat", "dir": source.dir, "floppy": disk.device == "floppy", "rw": image.writable}
+    if isinstance(source, NetworkSource):
+        return _network(line, source)
+    if isinstance(source, NvmeSource):
+        if not isinstance(source.address, PciAddress):
+            raise unsupported("an NVMe disk needs a PCI address")
+        at = source.address
+        device = f"{at.domain:04x}:{at.bus:02x}:{at.slot:02x}.{at.function:x}"
+        return {"driver": "nvme", "device": device, "namespace": source.namespace}
+    if isinstance(source, VolumeSource):
+        raise internal(f"volume '{source.volume}' of pool '{source.pool}' has not been looked up")
+    raise unsupported(f"disk source type '{disk.type}' is not supported")
+
+
+def _is_cdrom(path: str | None) -> bool:
+    """Whether a block device is a CD drive (major 11)."""
+    try:
+        return os.major(os.stat(path or "").st_rdev) == 11
+    except OSError:
+        return False
+
+
+def _network(line: Line, source: NetworkSource) -> Properties:
+    maker = _PROTOCOLS.get(source.protocol or "")
+    if maker is None or (source.protocol not in line.binary.choices["blockdev"] and source.protocol != "sheepdog"):
+        raise unsupported(f"'{source.protocol}' protocol is not supported with this QEMU binary")
+    if source.tls:
+        raise unsupported(f"TLS for the source of protocol '{source.protocol}' is not supported")
+    return {"driver": source.protocol, **maker(source)}
+
+
+def _host(source: NetworkSource) -> Host:
+    if len(source.hosts) != 1:
+        raise internal(f"protocol '{source.protocol}' accepts only one host")
+    return source.hosts[0]
+
+
+def _port(source: NetworkSource, host: Host) -> str | None:
+    return host.port or _DEFAULT_PORTS[source.protocol or ""]
+
+
+def _server(source: NetworkSource, host: Host) -> Properties:
+    """A server as QEMU's SocketAddress."""
+    if host.transport == "unix":
+        return {"type": "unix", "path": host.socket}
+    if host.transport == "rdma":
+        raise internal("transport type 'rdma' is not yet supported")
+    return {"type": "inet", "host": host.name, "port": _port(source, host)}
+
+
+def _nbd(source: NetworkSource) -> Properties:
+    return {"server": _server(source, _host(source)), "export": source.name}
+
+
+def _rbd(source: NetworkSource) -> Properties:
+    pool, _, image = (source.name or "").partition("/")
+    servers = [{"host": host.name, "port": host.port or "6789"} for host in source.hosts]
+    return {
+        "pool": pool,
+        "image": image,
+        "snapshot": source.snapshot,
+        "conf": source.config,
+        "server": servers or None,
+    }
+
+
+def _iscsi(source: NetworkSource) -> Properties:
+    host = _host(source)
+    target, _, lun = (source.name or "").partition("/")
+    name = f"[{host.name}]" if ":" in (host.name or "") else host.name
+    return {
+        "portal": f"{name}:{_port(source, host)}",
+        "target": target,
+        "lun": int(lun) if lun.isdigit() else 0,
+        "transport": "tcp",
+        "initiator-name": source.initiator,
+    }
+
+
+def _gluster(source: NetworkSource) -> Properties:
+    volume, _, path = (source.name or "").partition("/")
+    return {"volume": volume, "path": path, "server": [_server(source, host) for host in source.hosts], "debug": 4}
+
+
+def _url(source: NetworkSource) -> Properties:
+    host = _host(source)
+    name = f"[{host.name}]" if ":" in (host.name or "") else host.name
+    path = (source.name or "").removeprefix("/")
+    query = f"?{source.query}" if source.query else ""
+    return {
+        "url": f"{source.protocol}://{name}:{_port(source, host)}/{path}{query}",
+        "sslverify": source.ssl_verify,
+        "timeout": source.timeout,
+        "readahead": source.readahead,
+    }
+
+
+def _ssh(source: NetworkSource) -> Properties:
+    host = _host(source)
+    return {"path": source.name, "server": {"host": host.name, "port": _port(source, host)}}
+
+
+def _nfs(source: NetworkSource) -> Properties:
+    return {"server": {"host": _host(source).name, "type": "inet"}, "path": source.name}
+
+
+def _sheepdog(source: NetworkSource) -> Properties:
+    return {"server": _server(source, _host(source)), "vdi": source.name}
+
+
+_PROTOCOLS: dict[str, Callable[[NetworkSource], Properties]] = {
+    "nbd": _nbd,
+    "rbd": _rbd,
+    "iscsi": _iscsi,
+    "gluster": _gluster,
+    "http": _url,
+    "https": _url,
+    "ftp": _url,
+    "ftps": _url,
+    "ssh": _ssh,
+    "nfs": _nfs,
+    "sheepdog": _sheepdog,
+}

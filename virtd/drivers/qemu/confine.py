@@ -1,0 +1,334 @@
+"""How a QEMU process is started: as which user, with what environment, holding which descriptors, and nothing else.
+
+In system mode QEMU runs as a user of its own, without any capability; in session mode as the user it belongs to. It
+can gain no privileges (no_new_privs, and -sandbox on its command line), is in a session of its own so that no
+terminal's signals reach it, and is not bound to its parent's life: guests outlive us.
+
+What QEMU must be able to open (images, sockets) is given to its user; the owner that it had is written down before,
+for whoever cleans up.
+
+This module knows no domain and no monitor.
+"""
+
+import grp
+import os
+import pwd
+import resource
+import signal
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+from virtd import constants as c
+from virtd.errors import VirtError
+from virtd.state import files, undo
+
+# What distributions call the user that QEMU runs as: Debian and Ubuntu; Fedora, openSUSE and Arch.
+USERS = ("libvirt-qemu", "qemu")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What QEMU takes over from the environment of its user in session mode.
+PASSED = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_PRELOAD", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR")
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# QEMU holds a descriptor for each image, socket and queue; 1024, the usual soft limit, is too few.
+OPEN_FILES = 65536
+
+# linux/prctl.h, linux/capability.h
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_LAST_CAPABILITY = 63
+
+
+class User(NamedTuple):
+    """The user and groups that QEMU runs with."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        """As libvirt writes it in a DAC label."""
+        return f"+{self.uid}:+{self.gid}"
+
+
+def find_user(*, privileged: bool, user: str | None = None, group: str | None = None) -> User | None:
+    """The user that QEMU is to run as.
+
+    Args:
+        privileged: system mode; in session mode the user stays who he is.
+        user: the configured user: a name, a number, or a number behind a plus sign. Without it the first of
+            USERS that exists is taken.
+        group: the configured group, likewise; without it the group of the user's name, or else his primary one.
+
+    Returns:
+        None where nothing is changed: in session mode, and in system mode if no such user exists and none is
+        configured. QEMU then runs as root without capabilities, of which whoever starts it should warn.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR: what is configured does not exist.
+    """
+    if not privileged:
+        return None
+    if user is None:
+        entry = next((entry for name in USERS if (entry := _by_name(name)) is not None), None)
+        if entry is None:
+            return None
+    else:
+        entry = _by_name(user.removeprefix("+")) if not user.startswith("+") else None
+        if entry is None:
+            uid = _number(user, "user")
+            entry = next((found for found in pwd.getpwall() if found.pw_uid == uid), None)
+            if entry is None:
+                gid = _group(group) if group is not None else uid
+                return User(uid, gid, (gid,))
+    gid = _group(group) if group is not None else _namesake(entry)
+    return User(entry.pw_uid, gid, tuple(sorted({gid, *os.getgrouplist(entry.pw_name, entry.pw_gid)})))
+
+
+def environment(home: str, *, privileged: bool) -> dict[str, str]:
+    """The environment of a QEMU process.
+
+    Args:
+        home: a directory of the guest's own, in system mode for all that QEMU's libraries want to keep.
+        privileged: system mode.
+    """
+    if privileged:
+        return {
+            "LC_ALL": "C",
+            "PATH": PATH,
+            "HOME": home,
+            "XDG_DATA_HOME": f"{home}/.local/share",
+            "XDG_CACHE_HOME": f"{home}/.cache",
+            "XDG_CONFIG_HOME": f"{home}/.config",
+        }
+    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
+    return {"LC_ALL": "C", "PATH": PATH, **passed, "XDG_CACHE_HOME": f"{home}/.cache"}
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    output: int,
+    fds: Sequence[int] = (),
+    user: User | None = None,
+    group: str | None = None,
+    files_limit: int = OPEN_FILES,
+    cpus: Collection[int] | None = None,
+) -> int:
+    """Start a program in confinement, as a child of this process.
+
+    Args:
+        argv: the program's path and its arguments.
+        environment: all of its environment.
+        output: descriptor that becomes its standard output and error; its standard input is empty.
+        fds: descriptors that it keeps, under the same numbers. They must lie above 2.
+        user: who it runs as; None for who runs this.
+        group: directory of the control group it is put into before it runs anything.
+        files_limit: how many descriptors it may have.
+        cpus: the host's CPUs that it may run on; None: those that its parent may.
+
+    Returns:
+        Its process id, when it has been executed. Reaping it is the caller's matter.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR naming the step that failed; there is no process then.
+    """
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(told)
+        _become(argv, environment, output, fds, user, group, files_limit, cpus, tell)
+    os.close(tell)
+    try:
+        # Closed by a successful exec. Nothing before that can hang.
+        failure = os.read(told, 4096)
+    finally:
+        os.close(told)
+    if failure:
+        os.waitpid(pid, 0)
+        raise VirtError(c.VIR_ERR_SYSTEM_ERROR, failure.decode(errors="replace"), domain=c.VIR_FROM_QEMU)
+    return pid
+
+
+def give(path: str, user: User, undo_path: str, *, write: bool = True) -> None:
+    """Make the user own a file, unless he can use it anyway; note in the guest's undo file who owned it before.
+
+    Args:
+        path: a file or block device.
+        user: who is to own it.
+        undo_path: the guest's undo file.
+        write: whether he writes to it, too.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR.
+    """
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise files.os_error(error, f"cannot access '{path}'") from None
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid == user.uid or may_use(found, user, os.R_OK | (os.W_OK if write else 0)):
+            return
+        undo.note(
+            undo_path,
+            "owner",
+            # The file itself, whatever links lead to it: the link may point elsewhere when the guest ends.
+            path=os.path.realpath(path),
+            device=found.st_dev,
+            inode=found.st_ino,
+            uid=found.st_uid,
+            gid=found.st_gid,
+        )
+        try:
+            os.chown(f"/proc/self/fd/{descriptor}", user.uid, user.gid)
+        except OSError as error:
+            what = f"unable to set user and group to '{user.uid}:{user.gid}' on '{path}'"
+            raise files.os_error(error, what) from None
+    finally:
+        os.close(descriptor)
+
+
+def may_use(found: os.stat_result, user: User, wanted: int = os.R_OK | os.W_OK) -> bool:
+    """Whether the permission bits of a file let the user read, write or search it.
+
+    Args:
+        found: the file's stat().
+        user: the user.
+        wanted: R_OK, W_OK, X_OK.
+    """
+    if found.st_uid == user.uid:
+        return (found.st_mode >> 6) & wanted == wanted
+    if found.st_gid == user.gid or found.st_gid in user.groups:
+        return (found.st_mode >> 3) & wanted == wanted
+    return found.st_mode & wanted == wanted
+
+
+def obstacle(path: str, user: User) -> str | None:
+    """The first directory on the way to a file which the user may not search; None if there is none.
+
+    QEMU itself only says "Permission denied". Access lists are not looked at: where they let the user in, the
+    directory's group bits do, too, or nobody asks, since QEMU has started.
+    """
+    parts = os.path.realpath(path).split("/")
+    for count in range(1, len(parts)):
+        folder = "/".join(parts[:count]) or "/"
+        try:
+            if not may_use(os.stat(folder), user, os.X_OK):
+                return folder
+        except OSError:
+            return folder
+    return None
+
+
+def _become(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    output: int,
+    fds: Sequence[int],
+    user: User | None,
+    group: str | None,
+    files_limit: int,
+    cpus: Collection[int] | None,
+    tell: int,
+) -> NoReturn:
+    """In the child: give everything up that the program must not have, and become the program."""
+    doing = "cannot prepare"
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            # What Python ignores (SIGPIPE) would stay ignored in the program.
+            if signal.getsignal(number) not in (None, signal.SIG_DFL):
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if group is not None:
+            doing = f"cannot enter control group '{group}' for"
+            with open(f"{group}/cgroup.procs", "w", encoding="ascii") as procs:
+                procs.write("0\n")
+        doing = "cannot set limits of"
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = files_limit if most == resource.RLIM_INFINITY else min(files_limit, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        if cpus is not None:
+            doing = "cannot set affinity of"
+            os.sched_setaffinity(0, cpus)
+        os.umask(0o002)
+        os.chdir("/")
+        doing = "cannot set up descriptors of"
+        null = os.open("/dev/null", os.O_RDONLY)
+        for descriptor, copy in ((null, 0), (output, 1), (output, 2)):
+            os.dup2(descriptor, copy)
+        _keep({0, 1, 2, tell, *fds})
+        for descriptor in fds:
+            os.set_inheritable(descriptor, True)
+        doing = "cannot drop privileges of"
+        _drop(user)
+        doing = "Cannot run"
+        os.execve(argv[0], list(argv), dict(environment))
+    except OSError as error:
+        message = f"{doing} '{argv[0]}': {error.strerror or error}"
+        os.write(tell, message.encode())
+    except BaseException as error:
+        os.write(tell, f"{doing} '{argv[0]}': {error!r}".encode())
+    finally:
+        os._exit(127)
+
+
+def _keep(wanted: set[int]) -> None:
+    start = 0
+    for descriptor in sorted(wanted):
+        # Not for an empty range: CPython 3.11 takes closerange(0, 0) for all descriptors.
+        if start < descriptor:
+            os.closerange(start, descriptor)
+        start = descriptor + 1
+    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
+
+
+def _drop(user: User | None) -> None:
+    """Become the user, and be able to become nobody else."""
+    import ctypes  # needed in the child only
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if os.geteuid() == 0:
+        # With an empty bounding set not even root's exec gives capabilities.
+        for number in range(_LAST_CAPABILITY + 1):
+            if libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
+                break  # the kernel knows no more of them
+        if user is not None:
+            os.setgroups(user.groups)
+            os.setresgid(user.gid, user.gid, user.gid)
+            os.setresuid(user.uid, user.uid, user.uid)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _by_name(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def _number(name: str, kind: str) -> int:
+    digits = name.removeprefix("+")
+    if not digits.isascii() or not digits.isdigit():
+        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"Failed to parse {kind} '{name}'", domain=c.VIR_FROM_QEMU)
+    return int(digits)
+
+
+def _group(name: str) -> int:
+    if not name.startswith("+"):
+        try:
+            return grp.getgrnam(name).gr_gid
+        except KeyError:
+            pass
+    return _number(name, "group")
+
+
+def _namesake(entry: pwd.struct_passwd) -> int:
+    """The group of the user's name; Debian's user has the group kvm as his primary one, and this one beside it."""
+    try:
+        return grp.getgrnam(entry.pw_name).gr_gid
+    except KeyError:
+        return entry.pw_gid
