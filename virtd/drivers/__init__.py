@@ -15,7 +15,13 @@ def local_drivers(scheme: str) -> list[type[Driver]] | None:
     if scheme == "qemu":
         from virtd.drivers.qemu.driver import QemuDriver
 
-        return [QemuDriver]
+        from virtd.drivers.secret.driver import SecretDriver
+
+        return [QemuDriver, SecretDriver]
+    if scheme == "secret":
+        from virtd.drivers.secret.driver import SecretDriver
+
+        return [SecretDriver]
     return None
 
 

@@ -65,6 +65,22 @@ def test_on_poweroff_restart_brings_the_guest_back() -> None:
     assert status.state == c.VIR_DOMAIN_RUNNING
 
 
+def test_a_reset_that_is_to_end_the_guest_is_a_shutdown() -> None:
+    status = running(poweroff="restart", reboot="destroy")
+    reactions = play(status, ("SHUTDOWN", {"guest": True, "reason": "guest-reset"}))
+    assert told(reactions) == [("lifecycle", [6, 1])]
+    assert reactions[0].end == c.VIR_DOMAIN_SHUTOFF_SHUTDOWN
+
+
+@pytest.mark.parametrize(("action", "events"), [("destroy", []), ("preserve", [("lifecycle", [6, 2])])])
+def test_the_end_of_a_crashed_guest_is_told_as_shutdown_only_if_somebody_else_ends_it(
+    action: str, events: list[tuple[str, list[object]]]
+) -> None:
+    status = running(crash=action)
+    play(status, ("GUEST_PANICKED", {"action": "pause"}), ("STOP", {}))
+    assert told(play(status, ("SHUTDOWN", {"guest": False, "reason": "host-signal"}))) == events
+
+
 @pytest.mark.parametrize(
     ("action", "end", "state"),
     [

@@ -6,33 +6,17 @@ it are capsxml.py's and domaincaps.py's.
 
 import os
 import uuid
-from typing import NamedTuple
 
 from virtd import constants as c
 from virtd.conf import host as model
 from virtd.conf.domain import Domain
-from virtd.drivers.qemu import confine, hostfacts, kvm, probe
+from virtd.drivers.qemu import arches, confine, cpufeatures, hostfacts, kvm, probe
+from virtd.drivers.qemu.arches import host_arch
 from virtd.drivers.qemu.binary import Binary
 from virtd.errors import VirtError
 from virtd.state import files
 from virtd.state.paths import Paths
 
-
-class Arch(NamedTuple):
-    """An architecture that guests of this driver can have."""
-
-    name: str
-    bits: int
-    target: str  # QEMU's name of it
-    hosts: tuple[str, ...]  # machine types of the kernel (uname -m) on which KVM runs it
-
-
-ARCHES = (
-    Arch("i686", 32, "i386", ("i686", "x86_64")),
-    Arch("x86_64", 64, "x86_64", ("x86_64",)),
-)
-# A binary runs guests of these architectures, its own first.
-_RUNS = {"i386": ("i686",), "x86_64": ("x86_64", "i686")}
 _PLACES = (*confine.PATH.split(":"), "/usr/libexec")
 # What distributions call the emulator of the host's own architecture, beside QEMU's name.
 _OWN_NAMES = ("qemu-kvm", "kvm")
@@ -106,12 +90,12 @@ class Capabilities:
 
     def find_emulator(self, arch: str) -> str | None:
         """The path of the emulator for an architecture; None if there is none."""
-        entry = next((one for one in ARCHES if one.name == arch), None)
+        entry = arches.find(arch)
         if entry is None:
             return None
         own = host_arch() == arch
         # A binary for a wider architecture runs the narrower one's guests as well.
-        targets = [entry.target, *(target for target, runs in _RUNS.items() if arch in runs[1:])]
+        targets = [entry.target, *(target for target, runs in arches.RUNS.items() if arch in runs[1:])]
         names = [f"qemu-system-{target}" for target in targets] + list(_OWN_NAMES if own else ())
         for name in names:
             for place in _PLACES:
@@ -178,12 +162,10 @@ class Capabilities:
         return domaincaps.write(self, emulator, arch, machine, virt_type)
 
     def cpu_model_names(self, arch: str) -> list[str]:
-        """virConnectGetCPUModelNames: QEMU's CPU models without those that only QEMU itself has a use for."""
-        from virtd.drivers.qemu import domaincaps  # as above
-
-        if all(one.name != arch for one in ARCHES):
+        """virConnectGetCPUModelNames: all that libvirt knows for an architecture, whatever the emulator has."""
+        if arches.find(arch) is None:
             raise VirtError(c.VIR_ERR_INVALID_ARG, f"cannot find architecture {arch}", domain=c.VIR_FROM_CPU)
-        return [model.name for model in domaincaps.named_models(self.binary(self.emulator(arch)))]
+        return list(cpufeatures.VENDORS)
 
 
 class _VirtTypes(frozenset[str]):
@@ -243,16 +225,10 @@ def _emulator(binary: Binary, capabilities: Capabilities) -> model.Emulator:
     default = binary.default_machine
     return model.Emulator(
         path=binary.path,
-        arches=_RUNS.get(binary.target, ()),
+        arches=arches.RUNS.get(binary.target, ()),
         virt_types=_VirtTypes.of(capabilities),
         machines=machines,
         default_machine=(default.alias or default.name) if default else "",
         devices=binary.types,
         cpu_models=frozenset(cpu.name for cpu in binary.cpu_models),
     )
-
-
-def host_arch() -> str:
-    """The host's architecture by libvirt's name."""
-    machine = os.uname().machine
-    return "i686" if machine in ("i386", "i486", "i586", "i686") else machine

@@ -4,19 +4,18 @@ from typing import TYPE_CHECKING
 
 from virtd.conf.xml.types import format_ranges
 from virtd.drivers.qemu import cpufeatures, hostfacts
+from virtd.drivers.qemu.arches import ARCHES, Arch, host_arch
+from virtd.drivers.qemu.binary import Machine
 from virtd.drivers.qemu.xmltext import Document, yes_no
 
 if TYPE_CHECKING:
-    from virtd.drivers.qemu.binary import Machine
-    from virtd.drivers.qemu.capabilities import Arch, Capabilities
+    from virtd.drivers.qemu.capabilities import Capabilities
 
 _MIB = 1024
 
 
 def write(capabilities: "Capabilities") -> str:
     """The document."""
-    from virtd.drivers.qemu.capabilities import ARCHES  # it imports us, too
-
     doc = Document()
     with doc.element("capabilities"):
         doc.blank()
@@ -49,7 +48,7 @@ def _host(doc: Document, capabilities: "Capabilities") -> None:
 def _cpu(doc: Document) -> None:
     found, place = hostfacts.processor(), hostfacts.topology()
     with doc.element("cpu"):
-        doc.add("arch", _arch())
+        doc.add("arch", host_arch())
         doc.add("model", cpufeatures.BASE_MODEL)
         doc.add("vendor", found.vendor)
         if found.microcode is not None:
@@ -62,12 +61,6 @@ def _cpu(doc: Document) -> None:
             doc.add("feature", name=name)
         for size in hostfacts.page_sizes():
             doc.add("pages", unit="KiB", size=size)
-
-
-def _arch() -> str:
-    from virtd.drivers.qemu.capabilities import host_arch
-
-    return host_arch()
 
 
 def _topology(doc: Document) -> None:
@@ -124,7 +117,7 @@ def _security(doc: Document, capabilities: "Capabilities") -> None:
             doc.add("baselabel", label, type=kind)
 
 
-def _guest(doc: Document, capabilities: "Capabilities", arch: "Arch", emulator: str) -> None:
+def _guest(doc: Document, capabilities: "Capabilities", arch: Arch, emulator: str) -> None:
     binary = capabilities.binary(emulator)
     with doc.element("guest"):
         doc.add("os_type", "hvm")
@@ -134,7 +127,7 @@ def _guest(doc: Document, capabilities: "Capabilities", arch: "Arch", emulator: 
             for machine in binary.machines:
                 _machine(doc, machine)
             doc.add("domain", type="qemu")
-            if _arch() in arch.hosts and capabilities.kvm().usable:
+            if host_arch() in arch.hosts and capabilities.kvm().usable:
                 doc.add("domain", type="kvm")
         with doc.element("features"):
             if arch.name == "i686":
@@ -147,7 +140,7 @@ def _guest(doc: Document, capabilities: "Capabilities", arch: "Arch", emulator: 
             doc.add("disksnapshot", default="on", toggle="no")
 
 
-def _machine(doc: Document, machine: "Machine") -> None:
+def _machine(doc: Document, machine: Machine) -> None:
     if machine.name == "none":
         return
     deprecated = "yes" if machine.deprecated else None

@@ -1,4 +1,4 @@
-"""CPU features by libvirt's names, from the flags that the kernel shows in /proc/cpuinfo.
+"""CPU models and features by libvirt's names; the host's features from the flags in /proc/cpuinfo.
 
 The host's processor is described as the model kvm64 (the smallest with 64 bits, which every processor contains) with
 all that it has beyond that.
@@ -6,6 +6,22 @@ all that it has beyond that.
 
 from virtd.drivers.qemu.hostfacts import Processor
 
+# The models that libvirt knows for x86, in its order, by vendor.
+_MODELS = (
+    ("unknown", "486 pentium pentium2 pentium3 pentiumpro"),
+    ("Intel", "coreduo n270 core2duo"),
+    ("unknown", "qemu32 kvm32 cpu64-rhel5 cpu64-rhel6 qemu64 kvm64"),
+    ("Intel", "Conroe Penryn Nehalem Nehalem-IBRS Westmere Westmere-IBRS SandyBridge SandyBridge-IBRS IvyBridge"),
+    ("Intel", "IvyBridge-IBRS Haswell-noTSX Haswell-noTSX-IBRS Haswell Haswell-IBRS Broadwell-noTSX"),
+    ("Intel", "Broadwell-noTSX-IBRS Broadwell Broadwell-IBRS Skylake-Client Skylake-Client-IBRS"),
+    ("Intel", "Skylake-Client-noTSX-IBRS Skylake-Server Skylake-Server-IBRS Skylake-Server-noTSX-IBRS"),
+    ("Intel", "Cascadelake-Server Cascadelake-Server-noTSX Icelake-Client Icelake-Client-noTSX Icelake-Server"),
+    ("Intel", "Icelake-Server-noTSX Cooperlake Snowridge"),
+    ("AMD", "athlon phenom Opteron_G1 Opteron_G2 Opteron_G3 Opteron_G4 Opteron_G5 EPYC EPYC-IBPB EPYC-Rome EPYC-Milan"),
+    ("Hygon", "Dhyana"),
+)
+VENDORS = {name: vendor for vendor, names in _MODELS for name in names.split()}
+"""The vendor of each model, in libvirt's order."""
 BASE_MODEL = "kvm64"
 # What kvm64 has, by libvirt's names.
 _BASE = frozenset(

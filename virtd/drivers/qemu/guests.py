@@ -83,7 +83,8 @@ class Guests:
         self._generation: int | None = None
         self._statuses: dict[str, tuple[files.Identity, Status]] = {}
         self._supervisors: dict[str, int] = {}  # uuid → pidfd
-        self._deaths = select.epoll()
+        # Not epoll: a forked child would share it, and what it watches.
+        self._deaths = select.poll()
 
     def view(self) -> View:
         """All guests as they are now."""
@@ -236,7 +237,7 @@ class Guests:
         except ProcessLookupError:
             return False
         self._supervisors[uuid] = descriptor
-        self._deaths.register(descriptor, select.EPOLLIN)
+        self._deaths.register(descriptor, select.POLLIN)
         return True
 
     def _forget(self, uuid: str) -> None:
@@ -249,5 +250,4 @@ class Guests:
         """Let go of the descriptors of the supervisors."""
         for uuid in list(self._supervisors):
             self._forget(uuid)
-        self._deaths.close()
         self._view = None

@@ -6,7 +6,7 @@ This module knows no QEMU and no XML.
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 SYS = "/sys"
@@ -193,17 +193,6 @@ def ranges(text: str) -> list[int]:
         if first:
             numbers += range(int(first), int(last or first) + 1)
     return numbers
-
-
-def as_ranges(numbers: Iterable[int]) -> str:
-    """A set of numbers as the kernel writes it."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and parts[-1][1] == number - 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
 def _one_node(number: int, others: list[int]) -> Node:

@@ -144,6 +144,7 @@ def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, m
             if user is not None:
                 for path, writable in command.files:
                     confine.give(path, user, guest.undo_path, write=writable)
+            prepare.describe(config, command.disks, user)
             found.disks = {node: list(names) for node, names in command.disks.items()}
             environment = confine.environment(guest.private, privileged=driver.paths.privileged)
             spawn = _Spawn(

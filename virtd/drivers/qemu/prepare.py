@@ -1,13 +1,17 @@
 """What is chosen at a guest's start, and stands in its live XML: ports, terminals."""
 
 import errno
+import re
 import socket
+from collections.abc import Mapping
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.chardev import Channel, Console, Parallel, PtySource, Serial
+from virtd.conf.domain.disk import BackingStore
 from virtd.conf.domain.display import VncGraphics
-from virtd.drivers.qemu import shape
+from virtd.conf.domain.os import Seclabel
+from virtd.drivers.qemu import confine, shape
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Guests
 from virtd.drivers.qemu.monitor import Monitor
@@ -15,6 +19,8 @@ from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.state import files, locks
 
+# QEMU's node names, as the command line gives them.
+_IMAGE = re.compile(r"libvirt-([0-9]+)-format")
 # Where libvirt looks for free ports.
 VNC_PORTS = range(5900, 65536)
 VNC_WEBSOCKET_PORTS = range(5700, 65536)
@@ -71,8 +77,33 @@ def _free(address: str, port: int) -> bool:
     return True
 
 
+def describe(config: Config, disks: Mapping[str, tuple[str, str]], user: confine.User | None) -> None:
+    """Write into the live configuration what the command line decided: image numbers, and who QEMU runs as.
+
+    Args:
+        config: the live configuration.
+        disks: QEMU's names of the images, with their disks' aliases (Command.disks).
+        user: who QEMU runs as, if that was chosen.
+    """
+    numbers = {alias: int(match[1]) for node, (alias, _) in disks.items() if (match := _IMAGE.fullmatch(node))}
+    for disk in config.disks:
+        number = numbers.get(disk.info.alias or "")
+        if disk.source is not None and number is not None:
+            disk.source.index = number
+            disk.backing = disk.backing or BackingStore()  # the end of the chain
+    if user is not None and not any(label.model == "dac" for label in config.seclabels):
+        label = Seclabel(type="dynamic", model="dac", relabel=True, label=user.label, imagelabel=user.label)
+        config.seclabels.append(label)
+
+
 def after_start(config: Config, monitor: Monitor) -> None:
-    """Ask QEMU what it chose itself: the pseudo terminals (query-chardev)."""
+    """Tell QEMU what is told before the guest runs, and ask what it chose itself.
+
+    QMP commands: set-action, so that it does not begin to boot a guest which must not come back from a reset;
+    query-chardev, for the pseudo terminals.
+    """
+    if config.on_reboot == "destroy":
+        monitor.execute("set-action", {"reboot": "shutdown"})
     devices: list[Serial | Parallel | Console | Channel] = [
         *config.serials,
         *config.parallels,

@@ -105,7 +105,11 @@ def _restart(status: Status, reaction: Reaction, reason: int) -> None:
 def _shutdown(status: Status, data: shape.Table, reaction: Reaction) -> None:
     if status.state in (c.VIR_DOMAIN_SHUTDOWN, c.VIR_DOMAIN_NOSTATE):
         return
-    if status.reboots or status.policy.get("poweroff") in _RESTARTING:
+    if status.state == c.VIR_DOMAIN_CRASHED and _crash_action(status) == "destroy":
+        return  # that is our own doing: the crash has been told, and its end will be
+    # With on_reboot=destroy QEMU makes a shutdown of every reset (prepare.after_start).
+    final = data.get("reason") in ("guest-reset", "host-qmp-system-reset")
+    if not final and (status.reboots or status.policy.get("poweroff") in _RESTARTING):
         # The guest only seems to go down; nobody is told but of the reset.
         status.reboots = True
         _restart(status, reaction, c.VIR_DOMAIN_RUNNING_BOOTED)
@@ -125,8 +129,6 @@ def _shutdown(status: Status, data: shape.Table, reaction: Reaction) -> None:
 def _reset(status: Status, data: shape.Table, reaction: Reaction) -> None:
     status.reboots = False
     reaction.events.append(("reboot", []))
-    if data.get("guest") is True and status.policy.get("reboot", "restart") not in _RESTARTING:
-        reaction.end = c.VIR_DOMAIN_SHUTOFF_SHUTDOWN
 
 
 def _panicked(status: Status, data: shape.Table, reaction: Reaction) -> None:
@@ -137,11 +139,17 @@ def _panicked(status: Status, data: shape.Table, reaction: Reaction) -> None:
         _lifecycle(reaction, c.VIR_DOMAIN_EVENT_SUSPENDED, c.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED)
     status.state, status.reason = c.VIR_DOMAIN_CRASHED, c.VIR_DOMAIN_CRASHED_PANICKED
     _lifecycle(reaction, c.VIR_DOMAIN_EVENT_CRASHED, c.VIR_DOMAIN_EVENT_CRASHED_PANICKED)
+    match _crash_action(status):
+        case "restart":
+            _restart(status, reaction, c.VIR_DOMAIN_RUNNING_CRASHED)
+        case "destroy":
+            reaction.end = c.VIR_DOMAIN_SHUTOFF_CRASHED
+
+
+def _crash_action(status: Status) -> str:
+    """What a panic leads to: 'restart', 'destroy' or 'preserve'."""
     action = status.policy.get("crash", "destroy")
-    if action in _RESTARTING:
-        _restart(status, reaction, c.VIR_DOMAIN_RUNNING_CRASHED)
-    elif action != "preserve":
-        reaction.end = c.VIR_DOMAIN_SHUTOFF_CRASHED
+    return "restart" if action in _RESTARTING else "preserve" if action == "preserve" else "destroy"
 
 
 def _rtc_change(status: Status, data: shape.Table, reaction: Reaction) -> None:

@@ -1,9 +1,9 @@
-"""Writing the XML of capabilities: elements with attributes in single quotes, indented by two, as libvirt writes them."""
+"""Writing the XML of capabilities: attributes in single quotes, elements indented by two, as libvirt does."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from virtd.conf.xml.model import escape
+from virtd.conf.xml.text import escape
 
 
 class Document:

@@ -1,0 +1,1 @@
+"""Tests of virtd.drivers.remote."""

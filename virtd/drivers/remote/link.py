@@ -1,0 +1,173 @@
+"""The socket to a server: opening it, and moving bytes and descriptors over it within the bound of the call.
+
+Sending never waits for a server which itself waits to be read from: while there is no room, what comes is taken
+in. This module knows no messages.
+"""
+
+import array
+import math
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from virtd import constants as c
+from virtd.deadlines import DeadlineExceeded, remaining
+from virtd.drivers.remote.address import Address
+from virtd.errors import VirtError
+from virtd.state import sockets
+
+_CONNECTING = 30.0  # seconds to wait for a server to take a connection, unless the call has less
+_CHUNK = 262144  # bytes read at one time
+_FDS_ROOM = socket.CMSG_SPACE(32 * array.array("i").itemsize)
+
+
+def rpc_error(text: str, code: int = c.VIR_ERR_SYSTEM_ERROR) -> VirtError:
+    """An error of the connection itself."""
+    return VirtError(code, text, domain=c.VIR_FROM_RPC)
+
+
+def _connect_unix(address: Address) -> socket.socket:
+    try:
+        return sockets.connect(address.socket, timeout=remaining(_CONNECTING))
+    except BlockingIOError:
+        raise DeadlineExceeded(f"connecting to socket '{address.socket}'", domain=c.VIR_FROM_RPC) from None
+    except OSError as error:
+        raise rpc_error(f"Failed to connect socket to '{address.socket}': {error.strerror}") from None
+
+
+def _connect_tcp(address: Address) -> socket.socket:
+    where = f"{address.host}:{address.port}"
+    try:
+        sock = socket.create_connection((address.host, address.port), timeout=remaining(_CONNECTING))
+    except socket.gaierror as error:
+        text = f"Unable to resolve address '{address.host}' service '{address.port}': {error.strerror}"
+        raise rpc_error(text) from None
+    except TimeoutError:
+        raise DeadlineExceeded(f"connecting to server at '{where}'", domain=c.VIR_FROM_RPC) from None
+    except OSError as error:
+        raise rpc_error(f"unable to connect to server at '{where}': {os.strerror(error.errno or 0)}") from None
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+_TRANSPORTS: dict[str, Callable[[Address], socket.socket]] = {"unix": _connect_unix, "tcp": _connect_tcp}
+
+
+def connect(address: Address) -> socket.socket:
+    """A socket that is connected to the server of an address.
+
+    Raises:
+        VirtError: nobody answers there, or the transport is none that this client has.
+    """
+    opener = _TRANSPORTS.get(address.transport)
+    if opener is None:
+        have = " and ".join(_TRANSPORTS)
+        text = f"transport {address.transport} of {address.uri}: this client has {have}"
+        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_REMOTE)
+    return opener(address)
+
+
+class Link:
+    """A connected socket.
+
+    Args:
+        sock: the socket; it belongs to the link from then on.
+
+    Attributes:
+        passes_fds: whether descriptors can travel.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self.passes_fds = sock.family == socket.AF_UNIX
+
+    def fileno(self) -> int:
+        """The descriptor, to be polled for reading."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def receive(self) -> tuple[bytes, list[int]] | None:
+        """What has come: bytes, none of them if there is nothing now, and descriptors. None when the server is gone.
+
+        Raises:
+            VirtError: VIR_ERR_SYSTEM_ERROR: the connection is broken.
+        """
+        fds: list[int] = []
+        try:
+            if self.passes_fds:
+                data, ancillary, _, _ = self._sock.recvmsg(_CHUNK, _FDS_ROOM, socket.MSG_CMSG_CLOEXEC)
+                for level, kind, content in ancillary:
+                    if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                        fds.extend(memoryview(content[: len(content) & ~3]).cast("i"))
+            else:
+                data = self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            return b"", []
+        except OSError as error:
+            raise rpc_error(f"Cannot recv data: {error.strerror}") from None
+        return (data, fds) if data else None
+
+    def send(self, data: bytes, fds: Sequence[int], read: Callable[[], None]) -> None:
+        """Send a message, and behind it its descriptors.
+
+        Args:
+            data: the whole message.
+            fds: descriptors, each of which goes with a byte of its own. They stay the caller's.
+            read: called when something came while there was no room to send.
+
+        Raises:
+            VirtError: VIR_ERR_SYSTEM_ERROR: the connection is broken.
+            DeadlineExceeded: the server took only part of it.
+        """
+        view = memoryview(data)
+        while view:
+            view = view[self._some(view, (), read) :]
+        for descriptor in fds:
+            while not self._some(memoryview(b"\0"), (descriptor,), read):
+                pass
+
+    def _some(self, view: memoryview, fds: Sequence[int], read: Callable[[], None]) -> int:
+        """Send what there is room for; if there is none, wait until there might be, and return 0."""
+        try:
+            return socket.send_fds(self._sock, [view], list(fds)) if fds else self._sock.send(view)
+        except BlockingIOError:
+            events = self.wait(select.POLLIN | select.POLLOUT, math.inf)
+            if not events:
+                raise DeadlineExceeded("the server takes no more data", domain=c.VIR_FROM_RPC) from None
+            if events & select.POLLIN:
+                read()
+            return 0
+        except OSError as error:
+            raise rpc_error(f"Cannot write data: {error.strerror}") from None
+
+    def wait(self, wanted: int, seconds: float) -> int:
+        """Wait for poll events, for at most `seconds` and within the bound of the call; 0 if the time is up."""
+        return poll({self.fileno(): wanted}, seconds).get(self.fileno(), 0)
+
+
+def poll(wanted: dict[int, int], seconds: float) -> dict[int, int]:
+    """Wait for poll events on several descriptors, for at most `seconds` and within the bound of the call.
+
+    Args:
+        wanted: poll events by descriptor.
+        seconds: the longest wait; math.inf if only the bound counts.
+
+    Returns:
+        The events that came, by descriptor: none when the time is up.
+    """
+    poller = select.poll()
+    for descriptor, events in wanted.items():
+        poller.register(descriptor, events)
+    left = remaining(seconds)
+    return dict(poller.poll(None if left == math.inf else math.ceil(left * 1000)))
+
+
+def now() -> float:
+    """The clock that keepalive goes by."""
+    return time.monotonic()
