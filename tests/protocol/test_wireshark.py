@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import lacking
 from tests.protocol import recordings, samples
 from virtd.protocol import messages as m
 from virtd.protocol.messages import Message
@@ -16,14 +17,14 @@ from virtd.protocol.programs import ADMIN, LXC, PROGRAMS, QEMU, REMOTE
 PORT = 16509
 
 
-def dissector_missing() -> bool:
+@pytest.fixture(scope="module", autouse=True)
+def dissector() -> None:
+    """Needs tshark and libvirt's plugin (Debian: libvirt-wireshark)."""
     if shutil.which("tshark") is None:
-        return True
+        lacking("program tshark")
     found = subprocess.run(["tshark", "-G", "protocols"], capture_output=True, text=True).stdout
-    return "\tlibvirt\t" not in found
-
-
-pytestmark = pytest.mark.skipif(dissector_missing(), reason="needs tshark and libvirt-wireshark")
+    if "\tlibvirt\t" not in found:
+        lacking("libvirt plugin for Wireshark")
 
 
 def write_pcap(path: Path, messages: list[tuple[str, Message]]) -> None:
