@@ -1,10 +1,22 @@
 """The drivers, and the one way to them: open_connection(uri)."""
 
-from urllib.parse import urlsplit
+import os
+from importlib import import_module
+from urllib.parse import parse_qs, urlsplit
 
 from virtd import constants as c
 from virtd.drivers.base import Connection, Context, Driver
 from virtd.errors import VirtError
+from virtd.state import paths
+
+# The drivers of this process's own, and their classes.
+_CLASSES = {
+    "qemu": "virtd.drivers.qemu.driver:QemuDriver",
+    "secret": "virtd.drivers.secret.driver:SecretDriver",
+}
+# What serves a URI's scheme, in order of precedence: a hypervisor's connection reaches the other services, too.
+_SCHEMES = {"qemu": ("qemu", "secret"), "secret": ("secret",)}
+LOCAL_SCHEMES = tuple(_SCHEMES)
 
 
 def local_drivers(scheme: str) -> list[type[Driver]] | None:
@@ -12,33 +24,26 @@ def local_drivers(scheme: str) -> list[type[Driver]] | None:
 
     They are imported here, when somebody asks for them: a client of a remote server pays for none of them.
     """
-    if scheme == "qemu":
-        from virtd.drivers.qemu.driver import QemuDriver
-
-        from virtd.drivers.secret.driver import SecretDriver
-
-        return [QemuDriver, SecretDriver]
-    if scheme == "secret":
-        from virtd.drivers.secret.driver import SecretDriver
-
-        return [SecretDriver]
-    return None
+    names = _SCHEMES.get(scheme)
+    return None if names is None else [_import(name) for name in names]
 
 
-# All drivers of this process's own, for what concerns each of them.
-LOCAL_SCHEMES = ("qemu",)
+def _import(name: str) -> type[Driver]:
+    module, _, attribute = _CLASSES[name].partition(":")
+    found: type[Driver] = getattr(import_module(module), attribute)
+    return found
 
 
 def autostart(context: Context) -> list[VirtError]:
     """Start what is to be started with the machine; returns what could not be. Does nothing after the first time."""
     failures: list[VirtError] = []
-    for scheme in LOCAL_SCHEMES:
-        for driver_class in local_drivers(scheme) or []:
-            driver = driver_class(context)
-            try:
-                failures += driver.autostart()
-            finally:
-                driver.close()
+    # Guests come last: they need the other services.
+    for name in reversed(_CLASSES):
+        driver = _import(name)(context)
+        try:
+            failures += driver.autostart()
+        finally:
+            driver.close()
     return failures
 
 
@@ -55,11 +60,38 @@ def open_connection(uri: str | None, context: Context) -> Connection:
     """
     parts = urlsplit(uri or f"qemu:///{context.paths.mode}")
     scheme, _, transport = parts.scheme.partition("+")
-    classes = None if transport or parts.netloc else local_drivers(scheme)
+    if transport or parts.netloc or scheme == "remote":
+        return _open_remote(uri or "", context)
+    classes = local_drivers(scheme)
     if classes is None:
         raise VirtError(c.VIR_ERR_NO_CONNECT, uri or "")
+    if parts.path == "/embed" and context.identity.transport == "local":
+        return _connect(f"{scheme}:///embed?{parts.query}", classes, _embedded(parts.query, context))
     # As libvirtd: the system's instance answers to both names, a user's session to its own only.
     if parts.path not in ("/session", f"/{context.paths.mode}"):
         text = f"unexpected {scheme} URI path '{parts.path}', try {scheme}:///{context.paths.mode}"
         raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text)
-    return Connection(f"{scheme}://{parts.path}", [driver(context) for driver in classes])
+    return _connect(f"{scheme}://{parts.path}", classes, context)
+
+
+def _connect(uri: str, classes: list[type[Driver]], context: Context) -> Connection:
+    return Connection(uri, [driver(context) for driver in classes])
+
+
+def _embedded(query: str, context: Context) -> Context:
+    """The context of qemu:///embed?root=DIR: an instance below a directory, in the caller's own process."""
+    root = parse_qs(query).get("root", [""])[0]
+    if not os.path.isabs(root):
+        text = "qemu:///embed needs an absolute directory: qemu:///embed?root=DIR"
+        raise VirtError(c.VIR_ERR_INVALID_ARG, text)
+    return context._replace(paths=paths.below(root))
+
+
+def _open_remote(uri: str, context: Context) -> Connection:
+    if context.identity.transport != "local":
+        # A server that went on to other servers would sooner or later meet itself.
+        text = f"{uri}: a server opens no connection to another server; ask for it from the client"
+        raise VirtError(c.VIR_ERR_NO_CONNECT, text, domain=c.VIR_FROM_REMOTE)
+    from virtd.drivers.remote.driver import open_remote
+
+    return open_remote(uri, context)

@@ -124,7 +124,7 @@ def test_a_watchdog_that_pauses_is_the_reason_of_the_pause() -> None:
 def test_the_balloon_is_kept_in_kib() -> None:
     status = running()
     assert told(play(status, ("BALLOON_CHANGE", {"actual": 33554432}))) == [("balloon-change", [32768])]
-    assert status.balloon == 32768
+    assert status.memory == 32768
 
 
 def test_a_graphics_client_comes_with_its_addresses() -> None:

@@ -9,7 +9,7 @@ import uuid
 
 from virtd import constants as c
 from virtd.conf import host as model
-from virtd.conf.domain import Domain
+from virtd.conf.domain import Domain, basics
 from virtd.drivers.qemu import arches, confine, cpufeatures, hostfacts, kvm, probe
 from virtd.drivers.qemu.arches import host_arch
 from virtd.drivers.qemu.binary import Binary
@@ -163,9 +163,9 @@ class Capabilities:
 
     def cpu_model_names(self, arch: str) -> list[str]:
         """virConnectGetCPUModelNames: all that libvirt knows for an architecture, whatever the emulator has."""
-        if arches.find(arch) is None:
-            raise VirtError(c.VIR_ERR_INVALID_ARG, f"cannot find architecture {arch}", domain=c.VIR_FROM_CPU)
-        return list(cpufeatures.VENDORS)
+        if arch not in basics.ARCHES:
+            raise VirtError(c.VIR_ERR_INVALID_ARG, f"cannot find architecture {arch}", domain=c.VIR_FROM_QEMU)
+        return list(cpufeatures.VENDORS) if arches.find(arch) is not None else []
 
 
 class _VirtTypes(frozenset[str]):

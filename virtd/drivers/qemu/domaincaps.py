@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from virtd import constants as c
-from virtd.conf.domain.basics import is_i440fx
+from virtd.conf.domain import basics
+from virtd.conf.domain.domain import VIRT_TYPES
 from virtd.drivers.qemu import arches, cpufeatures, firmware
 from virtd.drivers.qemu.binary import Binary, Machine
 from virtd.drivers.qemu.xmltext import Document, yes_no
@@ -70,9 +71,9 @@ def write(
 def _resolve(
     capabilities: "Capabilities", emulator: str | None, arch: str | None, machine: str | None, virt_type: str | None
 ) -> tuple[Binary, str, Machine, str]:
-    if virt_type is not None and virt_type not in _KNOWN_TYPES:
+    if virt_type is not None and virt_type not in VIRT_TYPES.names:
         raise _invalid(f"unknown virttype: {virt_type}")
-    if arch is not None and arch not in _KNOWN_ARCHES:
+    if arch is not None and arch not in basics.ARCHES:
         raise _invalid(f"unknown architecture: {arch}")
     if emulator is None:
         wanted = arch or arches.host_arch()
@@ -101,17 +102,6 @@ def _resolve(
     if found is None or found.name == "none":
         raise _invalid(f"the machine '{machine}' is not supported by emulator '{emulator}'")
     return binary, kind, found, name
-
-
-# Names that libvirt knows, even where nothing runs them.
-_KNOWN_TYPES = frozenset(
-    "qemu kqemu kvm xen lxc uml openvz test vmware hyperv vbox phyp parallels bhyve vz hvf".split()  # noqa: SIM905
-)
-_KNOWN_ARCHES = frozenset(
-    "alpha armv6l armv7l armv7b aarch64 cris i686 ia64 lm32 m68k microblaze microblazeel mips mipsel mips64 mips64el "  # noqa: SIM905
-    "or32 parisc parisc64 ppc ppc64 ppc64le ppcemb riscv32 riscv64 s390 s390x sh4 sh4eb sparc sparc64 unicore32 x86_64 "
-    "xtensa xtensaeb loongarch64".split()
-)
 
 
 def _invalid(text: str) -> VirtError:
@@ -156,7 +146,7 @@ def _cpu(doc: Document, binary: Binary, kind: str, arch: str) -> None:
 def _devices(doc: Document, binary: Binary, machine: Machine) -> None:
     with doc.element("disk", supported="yes"):
         doc.enum("diskDevice", ("disk", "cdrom", "floppy", "lun"))
-        ide = ("ide",) if is_i440fx(machine.name) else ()
+        ide = ("ide",) if basics.is_i440fx(machine.name) else ()
         usb = ("usb",) if binary.has("usb-storage") else ()
         sata = ("sata",) if binary.has("ich9-ahci") else ()
         doc.enum("bus", (*ide, "fdc", "scsi", "virtio", *usb, *sata))

@@ -1,5 +1,7 @@
 """What all parts of the QEMU driver stand on: the instance's guests, and what QEMU and the host can do."""
 
+import os
+
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import parse_domain
@@ -14,9 +16,34 @@ from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 from virtd.state import files
 from virtd.state.commit import Generation
+from virtd.state.paths import Paths
 
 # How many parsed definitions a process keeps: as many as a busy management client asks for again and again.
 PARSED_KEPT = 256
+
+
+class Instance:
+    """What a process knows of one instance, whoever its clients are: nothing that is not on disk.
+
+    It outlives connections, so that a process which serves one client after another need not read everything anew.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self.generation = Generation(paths.runtime)
+        self.guests = Guests(paths, self.generation)
+        self.capabilities = Capabilities(paths)
+        self.parsed: dict[str, tuple[files.Identity, Config]] = {}
+
+
+_instances: dict[Paths, Instance] = {}
+
+
+def instance(paths: Paths) -> Instance:
+    """What this process knows of an instance."""
+    found = _instances.get(paths)
+    if found is None:
+        found = _instances[paths] = Instance(paths)
+    return found
 
 
 class DriverBase(Driver):
@@ -27,10 +54,10 @@ class DriverBase(Driver):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.paths = context.paths
-        self.generation = Generation(context.paths.runtime)
-        self.guests = Guests(context.paths, self.generation)
-        self.capabilities = Capabilities(context.paths)
-        self._parsed: dict[str, tuple[tuple[int, int, int], Config]] = {}
+        self.instance = instance(context.paths)
+        self.generation = self.instance.generation
+        self.guests = self.instance.guests
+        self.capabilities = self.instance.capabilities
         self._prepare()
 
     def _prepare(self) -> None:
@@ -43,10 +70,6 @@ class DriverBase(Driver):
             entry.status and entry.status.owner and entry.status.owner.pid == owner for entry in self.guests.view()
         )
         return super().clean() and not bound
-
-    def close(self) -> None:
-        self.guests.close()
-        super().close()
 
     def running(self, domain: Domain) -> tuple[Entry, Status]:
         """A guest that runs.
@@ -77,7 +100,9 @@ class DriverBase(Driver):
         Raises:
             VirtError: VIR_ERR_OPERATION_INVALID, the guest has ended meanwhile.
         """
-        return self._parse(self.guest(entry).live_path, entry, live=True)
+        guest = self.guest(entry)
+        secure = os.path.exists(guest.secure_path) and os.path.getsize(guest.secure_path) > 0
+        return self._parse(guest.secure_path if secure else guest.live_path, entry, live=True)
 
     def current(self, entry: Entry) -> Config:
         """The live configuration of a guest that runs, else the persistent one."""
@@ -136,7 +161,8 @@ class DriverBase(Driver):
 
     def _parse(self, path: str, entry: Entry, *, live: bool) -> Config:
         identity = files.identity(path)
-        known = self._parsed.get(path)
+        parsed = self.instance.parsed
+        known = parsed.get(path)
         if known is not None and known[0] == identity:
             return known[1]
         content = files.read(path)
@@ -145,7 +171,7 @@ class DriverBase(Driver):
                 raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_QEMU)
             raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching name '{entry.name}'")
         config = parse_domain(content.decode(), self.capabilities.host(), inactive=not live)
-        if len(self._parsed) >= PARSED_KEPT:
-            self._parsed.clear()
-        self._parsed[path] = identity, config
+        if len(parsed) >= PARSED_KEPT:
+            parsed.clear()
+        parsed[path] = identity, config
         return config

@@ -7,7 +7,7 @@
     control.sock  the supervisor's own socket
     supervisor    locked by the supervisor as long as it lives
     status        run-time facts (status.py)
-    live.xml      the live XML
+    live.xml      the live XML (live.secure.xml: with passwords, if there are any)
     undo          what has to be put back when the guest has ended (undo.py)
     private/      QEMU's own directory, the only one it may write to
 
@@ -21,6 +21,7 @@ import socket
 from virtd import constants as c
 from virtd import deadlines
 from virtd.conf.domain import Domain as Config
+from virtd.conf.domain import format_domain
 from virtd.drivers.qemu import shape, status
 from virtd.drivers.qemu.monitor import Event, Monitor
 from virtd.drivers.qemu.status import Status
@@ -52,6 +53,7 @@ class Guest:
         self.events_path = f"{self.directory}/events.sock"
         self.status_path = f"{self.directory}/status"
         self.live_path = f"{self.directory}/live.xml"
+        self.secure_path = f"{self.directory}/live.secure.xml"
         self.undo_path = f"{self.directory}/undo"
         self.private = f"{self.directory}/private"
 
@@ -63,6 +65,29 @@ class Guest:
     def lock(self, call: str) -> locks.Lock:
         """Take the state change lock; see virtd.state.locks.acquire()."""
         return locks.acquire(self.lock_path, call)
+
+    def prepare_live(self, config: Config) -> list[files.Pending]:
+        """Write a new live XML to disk, to be published in a commit; the state change lock is held.
+
+        What virDomainGetXMLDesc answers stands in the file as it is. Passwords stand in a second one, where there
+        are any; else the second one is empty.
+        """
+        text, secrets = (format_domain(config, live=True, secure=secure) for secure in (False, True))
+        return [
+            files.prepare(self.live_path, text.encode(errors="surrogateescape"), durable=False),
+            files.prepare(
+                self.secure_path, b"" if secrets == text else secrets.encode(errors="surrogateescape"), durable=False
+            ),
+        ]
+
+    def live_text(self, *, secure: bool) -> str | None:
+        """The live XML; None if the guest has ended.
+
+        Args:
+            secure: with passwords.
+        """
+        content = (files.read(self.secure_path) if secure else None) or files.read(self.live_path)
+        return None if content is None else content.decode(errors="surrogateescape")
 
     def unlock(self, lock: locks.Lock) -> None:
         """Give the state change lock back, and with it the directory if the guest has ended meanwhile."""
@@ -98,7 +123,16 @@ class Guest:
 
     def sweep(self) -> None:
         """Remove what is left of the directory of a guest that has ended; the state change lock is held."""
-        for name in ("control.sock", "monitor.sock", "query.sock", "events.sock", "query.lock", "undo", "live.xml"):
+        for name in (
+            "control.sock",
+            "monitor.sock",
+            "query.sock",
+            "events.sock",
+            "query.lock",
+            "undo",
+            "live.xml",
+            "live.secure.xml",
+        ):
             files.remove(f"{self.directory}/{name}")
         _remove_tree(self.private)
         files.remove(self.supervisor_path)
@@ -108,6 +142,11 @@ class Guest:
             os.rmdir(self.directory)
         except OSError:
             pass  # somebody makes the next guest of this uuid in it already
+
+
+def vcpu_count(config: Config) -> int:
+    """How many vCPUs a guest has, of those that it may have."""
+    return config.vcpu_current or config.vcpu or 1
 
 
 def identity(config: Config) -> tuple[str, str]:

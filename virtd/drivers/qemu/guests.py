@@ -220,6 +220,10 @@ class Guests:
         lock = locks.attempt(guest.lock_path, "the clean-up after a start that was cut short")
         if lock is None:
             return True
+        # Its supervisor may be at work already. One that comes later finds its leash cut, and does nothing.
+        if locks.probe(guest.supervisor_path)[0]:
+            lock.release()
+            return True
         files.remove(guest.status_path)
         guest.unlock(lock)
         return False
@@ -228,7 +232,9 @@ class Guests:
         """Remove what a guest left behind whose clean-up was cut short."""
         guest = Guest(self.running, uuid, uuid)
         lock = locks.attempt(guest.lock_path, "the clean-up after a guest") if os.path.isdir(guest.directory) else None
-        if lock is not None:
+        if lock is not None and locks.probe(guest.supervisor_path)[0]:
+            lock.release()
+        elif lock is not None:
             guest.unlock(lock)
 
     def _remember(self, uuid: str, pid: int) -> bool:
@@ -245,9 +251,3 @@ class Guests:
         if descriptor is not None:
             self._deaths.unregister(descriptor)
             os.close(descriptor)
-
-    def close(self) -> None:
-        """Let go of the descriptors of the supervisors."""
-        for uuid in list(self._supervisors):
-            self._forget(uuid)
-        self._view = None

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from virtd import constants as c
 from virtd import deadlines, uuids
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain import assign_aliases, format_domain
+from virtd.conf.domain import assign_aliases
 from virtd.drivers.qemu import cgroup, confine, prepare, shape, supervisor
 from virtd.drivers.qemu.command import Command, Setup, build
-from virtd.drivers.qemu.guest import Guest, listen
+from virtd.drivers.qemu.guest import Guest, listen, vcpu_count
 from virtd.drivers.qemu.monitor import Monitor, MonitorClosed
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 from virtd.state import files, locks
+from virtd.state.commit import Generation
 from virtd.state.process import Process, detach, stamp
 from virtd.state.undo import undo
 
@@ -76,6 +77,9 @@ def claim(driver: "DriverBase", config: Config) -> Status:
         uuid=guest.uuid,
         id=driver.guests.next_id(),
         policy={event: action for event, action in policy.items() if action is not None},
+        max_memory=config.memory or 0,
+        memory=config.current_memory or 0,
+        vcpus=vcpu_count(config),
     )
     files.replace(guest.status_path, found.encode(), durable=False)
     return found
@@ -165,14 +169,20 @@ def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, m
             os.close(descriptor)
     with leash:
         try:
-            _let_go(guest, found, config, command, leash, manner)
+            _let_go(driver.generation, guest, found, config, command, leash, manner)
         except MonitorClosed:
             text = f"process exited while connecting to monitor: {_last_words(log_path, said)}"
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text.rstrip(": \n"), domain=c.VIR_FROM_QEMU) from None
 
 
 def _let_go(
-    guest: Guest, found: Status, config: Config, command: Command, leash: socket.socket, manner: Manner
+    generation: Generation,
+    guest: Guest,
+    found: Status,
+    config: Config,
+    command: Command,
+    leash: socket.socket,
+    manner: Manner,
 ) -> None:
     """Talk to the new QEMU, write down what it has become, and take it off the leash."""
     process = shape.table(_hear(leash), "process")
@@ -182,8 +192,9 @@ def _let_go(
             monitor.execute(name, arguments)
         prepare.after_start(config, monitor)
     config.id = found.id
-    live = format_domain(config, live=True, secure=True)
-    files.replace(guest.live_path, live.encode(), durable=False)
+    with generation.commit() as change:
+        for pending in guest.prepare_live(config):
+            change.publish(pending)
     request = {"do": "publish", "detail": manner.detail, "reason": manner.reason, "paused": manner.paused}
     leash.sendall(json.dumps(request).encode() + b"\n")
     _hear(leash)

@@ -2,9 +2,9 @@
 
 from virtd import constants as c
 from virtd import uuids
-from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import format_domain
 from virtd.drivers.qemu.driverbase import DriverBase
+from virtd.drivers.qemu.guest import vcpu_count
 from virtd.drivers.qemu.guests import Entry
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
@@ -121,16 +121,13 @@ class Lookup(DriverBase):
     def domain_get_info(self, domain: Domain) -> tuple[int, int, int, int, int]:
         """virDomainGetInfo: state, memory limit and memory in KiB, vCPUs, CPU time in ns."""
         entry = self.guests.find(domain)
-        config = self.current(entry)
         state, _ = self.guests.last_state(entry)
-        memory = config.current_memory
-        cpu_time = 0
-        if entry.status is not None:
-            if entry.status.balloon:
-                memory = entry.status.balloon
-            if entry.status.process is not None:
-                cpu_time = _cpu_time(entry.status.process.pid)
-        return state, config.memory or 0, memory or 0, vcpu_count(config), cpu_time
+        status = entry.status
+        if status is None:
+            config = self.config(entry)
+            return state, config.memory or 0, config.current_memory or 0, vcpu_count(config), 0
+        cpu_time = 0 if status.process is None else _cpu_time(status.process.pid)
+        return state, status.max_memory, status.memory, status.vcpus, cpu_time
 
     def domain_get_state(self, domain: Domain, flags: int) -> tuple[int, int]:
         """virDomainGetState: state and reason."""
@@ -179,19 +176,20 @@ class Lookup(DriverBase):
             "qemuDomainGetXMLDesc",
         )
         entry = self.guests.find(domain)
+        if entry.active and not flags & ~c.VIR_DOMAIN_XML_SECURE:
+            text = self.guest(entry).live_text(secure=bool(flags))
+            if text is not None:
+                return text
         inactive = bool(flags & c.VIR_DOMAIN_XML_INACTIVE) or not entry.active
         config = self.config(entry) if inactive and entry.persistent else self.current(entry)
+        # Another host starts the guest from it: without what was chosen here, with what it cannot find out.
+        migratable = bool(flags & c.VIR_DOMAIN_XML_MIGRATABLE)
         return format_domain(
             config,
-            live=not inactive,
-            secure=bool(flags & c.VIR_DOMAIN_XML_SECURE),
-            migratable=bool(flags & c.VIR_DOMAIN_XML_MIGRATABLE),
+            live=not (inactive or migratable),
+            secure=migratable or bool(flags & c.VIR_DOMAIN_XML_SECURE),
+            migratable=migratable,
         )
-
-
-def vcpu_count(config: Config) -> int:
-    """How many vCPUs a guest has, of those that it may have."""
-    return config.vcpu_current or config.vcpu or 1
 
 
 def _cpu_time(pid: int) -> int:

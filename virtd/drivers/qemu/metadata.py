@@ -1,16 +1,11 @@
 """Title, description and the users' own elements, in the definition and in the live XML."""
 
-from lxml import etree
-
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain import format_domain
-from virtd.conf.xml.document import parse_document
+from virtd.conf.xml.metadata import extract, replaced
 from virtd.drivers.qemu.definitions import Definitions
-from virtd.drivers.qemu.guests import Entry
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
-from virtd.state import files
 
 _AFFECT = c.VIR_DOMAIN_AFFECT_LIVE | c.VIR_DOMAIN_AFFECT_CONFIG
 
@@ -29,7 +24,7 @@ class Metadata(Definitions):
             case c.VIR_DOMAIN_METADATA_TITLE:
                 found = config.title
             case c.VIR_DOMAIN_METADATA_ELEMENT:
-                found = _extract(config.metadata, _required(uri, "uri", "virDomainGetMetadata"))
+                found = extract(config.metadata, _required(uri, "uri", "virDomainGetMetadata"))
             case _:
                 raise _unknown(kind)
         if not found:
@@ -76,18 +71,13 @@ class Metadata(Definitions):
             pending = []
             if live:
                 config = _changed(self.live(entry), kind, metadata, key, uri)
-                pending.append(self.save_live(entry, config))
+                pending += self.guest(entry).prepare_live(config)
             if persistent:
                 pending.append(self.save_definition(_changed(self.config(entry), kind, metadata, key, uri)))
             with self.generation.commit() as change:
                 for file in pending:
                     change.publish(file)
                 self.domain_event(change, entry.reference, "metadata-change", kind, uri)
-
-    def save_live(self, entry: Entry, config: Config) -> files.Pending:
-        """Write the live XML to disk; the guest's lock is held, and the caller publishes it in a commit."""
-        text = format_domain(config, live=True, secure=True)
-        return files.prepare(self.guest(entry).live_path, text.encode(), durable=False)
 
 
 def _changed(config: Config, kind: int, metadata: str | None, key: str | None, uri: str | None) -> Config:
@@ -98,7 +88,7 @@ def _changed(config: Config, kind: int, metadata: str | None, key: str | None, u
     elif kind == c.VIR_DOMAIN_METADATA_DESCRIPTION:
         config.description = metadata or None
     else:
-        config.metadata = _replaced(config.metadata, metadata, key or "", uri or "")
+        config.metadata = replaced(config.metadata, metadata, key or "", uri or "", c.VIR_FROM_DOMAIN)
     return config
 
 
@@ -111,50 +101,3 @@ def _required(value: str | None, name: str, function: str) -> str:
 
 def _unknown(kind: int) -> VirtError:
     return VirtError(c.VIR_ERR_INVALID_ARG, f"unknown metadata type '{kind}'", domain=c.VIR_FROM_DOMAIN)
-
-
-def _parse(text: str) -> etree._Element:
-    return parse_document(text, "metadata_xml", domain=c.VIR_FROM_DOMAIN)
-
-
-def _elements(content: str | None) -> list[etree._Element]:
-    """The users' elements in the content of <metadata>."""
-    if not content:
-        return []
-    root = _parse(f"<metadata>{content}</metadata>")
-    return [element for element in root if isinstance(element.tag, str)]
-
-
-def _extract(content: str | None, uri: str) -> str | None:
-    """The element of a namespace, without the namespace."""
-    for element in _elements(content):
-        if etree.QName(element).namespace == uri:
-            return etree.tostring(_renamed(element, uri, None, {}), encoding="unicode", with_tail=False)
-    return None
-
-
-def _replaced(content: str | None, metadata: str | None, key: str, uri: str) -> str | None:
-    """The content with the element of a namespace replaced by another one, or removed."""
-    kept = [element for element in _elements(content) if etree.QName(element).namespace != uri]
-    if metadata:
-        kept.append(_renamed(_parse(metadata), None, uri, {key: uri}))
-    return "".join(etree.tostring(element, encoding="unicode", with_tail=False) for element in kept) or None
-
-
-def _renamed(
-    element: etree._Element, before: str | None, after: str | None, prefixes: dict[str, str]
-) -> etree._Element:
-    """A copy of an element in which one namespace has been replaced by another."""
-    name = etree.QName(element)
-    if name.namespace == before:
-        name = etree.QName(after, name.localname)
-    copy = etree.Element(name, nsmap=prefixes)
-    for attribute, value in element.attrib.items():
-        copy.set(attribute, value)
-    copy.text = element.text
-    for child in element:
-        if isinstance(child.tag, str):
-            twin = _renamed(child, before, after, {})
-            twin.tail = child.tail
-            copy.append(twin)
-    return copy

@@ -193,8 +193,8 @@ def _io_error(status: Status, data: shape.Table, reaction: Reaction) -> None:
 
 
 def _balloon(status: Status, data: shape.Table, reaction: Reaction) -> None:
-    status.balloon = shape.number(data, "actual") // 1024
-    reaction.events.append(("balloon-change", [status.balloon]))
+    status.memory = shape.number(data, "actual") // 1024
+    reaction.events.append(("balloon-change", [status.memory]))
 
 
 def _suspend(status: Status, data: shape.Table, reaction: Reaction) -> None:

@@ -34,7 +34,10 @@ class Status:
     ports: list[int] = field(default_factory=list)  # TCP ports that were chosen for it
     # QEMU's name of a disk → libvirt's alias and the path of its source, for events.
     disks: dict[str, list[str]] = field(default_factory=dict)
-    balloon: int = 0  # memory the guest has, in KiB, as the balloon said last; 0: all
+    # What virDomainGetInfo tells, so that it need not read the XML.
+    max_memory: int = 0  # KiB
+    memory: int = 0  # KiB, as the balloon said last
+    vcpus: int = 0
     # The last event of QEMU that is contained in this, in microseconds since the epoch.
     seen: int = 0
 
@@ -78,7 +81,9 @@ def decode(content: bytes) -> Status:
             node: [str(name) for name in _list(shape.table(table, "disks"), node)]
             for node in shape.table(table, "disks")
         },
-        balloon=shape.number(table, "balloon"),
+        max_memory=shape.number(table, "max_memory"),
+        memory=shape.number(table, "memory"),
+        vcpus=shape.number(table, "vcpus"),
         seen=shape.number(table, "seen"),
     )
 

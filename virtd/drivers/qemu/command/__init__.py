@@ -31,6 +31,8 @@ from virtd.drivers.qemu.command.line import Command, Line, Setup, join
 
 __all__ = ["Command", "Setup", "build"]
 
+_DEPRECATED_INPUT = {"reject": "reject", "crash": "crash"}
+
 
 def build(config: Domain, binary: Binary, setup: Setup) -> Command:
     """The command line of a guest.
@@ -112,6 +114,9 @@ def _build(line: Line) -> None:
     extras.add_shmems(line)
     extras.add_coreinfo(line)
     extras.add_vsock(line)
+    if config.qemu_deprecation not in (None, "none"):
+        inputs = _DEPRECATED_INPUT.get(config.qemu_deprecation or "")
+        line.json("compat", {"deprecated-output": "hide", "deprecated-input": inputs})
     line.add("msg", "timestamp=on")
 
 

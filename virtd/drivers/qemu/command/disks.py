@@ -9,18 +9,29 @@ from virtd.drivers.qemu.command.line import Line, Properties, alias, internal, j
 
 _LUN_DRIVERS = {"disk": "scsi-hd", "cdrom": "scsi-cd", "lun": "scsi-block"}
 _ERROR_POLICIES = {"stop": "stop", "report": "report", "ignore": "ignore", "enospace": "enospc"}
-# Limits: field of the model, argument of block_set_io_throttle.
-_TOTALS = (
+# Limits: field of the model, argument of block_set_io_throttle. The first six must always be given.
+_LIMITS = (
     ("total_bytes", "bps"),
     ("read_bytes", "bps_rd"),
     ("write_bytes", "bps_wr"),
     ("total_iops", "iops"),
     ("read_iops", "iops_rd"),
     ("write_iops", "iops_wr"),
+    ("total_bytes_max", "bps_max"),
+    ("read_bytes_max", "bps_rd_max"),
+    ("write_bytes_max", "bps_wr_max"),
+    ("total_iops_max", "iops_max"),
+    ("read_iops_max", "iops_rd_max"),
+    ("write_iops_max", "iops_wr_max"),
+    ("total_bytes_max_length", "bps_max_length"),
+    ("read_bytes_max_length", "bps_rd_max_length"),
+    ("write_bytes_max_length", "bps_wr_max_length"),
+    ("total_iops_max_length", "iops_max_length"),
+    ("read_iops_max_length", "iops_rd_max_length"),
+    ("write_iops_max_length", "iops_wr_max_length"),
+    ("size_iops", "iops_size"),
 )
-_BURSTS = tuple((f"{name}_max", f"{argument}_max") for name, argument in _TOTALS) + tuple(
-    (f"{name}_max_length", f"{argument}_max_length") for name, argument in _TOTALS
-)
+_REQUIRED_LIMITS = 6
 
 
 def add_disks(line: Line) -> None:
@@ -219,9 +230,10 @@ def _remember(line: Line, disk: Disk, images: list[storage.Image]) -> None:
 
 def _throttle(line: Line, disk: Disk, limits: IoTune) -> None:
     """Set limits before the guest runs; QEMU takes them by command only."""
-    arguments: Properties = {name: getattr(limits, field) or 0 for field, name in _TOTALS}
-    arguments |= {name: getattr(limits, field) for field, name in _BURSTS if getattr(limits, field)}
-    if limits.size_iops:
-        arguments["iops_size"] = limits.size_iops
+    arguments: Properties = {}
+    for number, (field, name) in enumerate(_LIMITS):
+        value = getattr(limits, field) or 0
+        if value or number < _REQUIRED_LIMITS:
+            arguments[name] = value
     arguments["group"] = limits.group or f"drive-{alias(disk.info)}"
     line.command.commands.append(("block_set_io_throttle", {"id": alias(disk.info), **arguments}))

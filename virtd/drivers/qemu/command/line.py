@@ -109,7 +109,10 @@ class Line:
 
     def json(self, option: str, properties: Mapping[str, object]) -> None:
         """Add an option whose value is JSON; None values are left out."""
-        self.add(option, json.dumps(stripped(properties), separators=(",", ":"), ensure_ascii=False))
+        table = stripped(properties)
+        if option == "device":
+            self._override(table)
+        self.add(option, json.dumps(table, separators=(",", ":"), ensure_ascii=False))
 
     def list(self, option: str, *words: str | None, **properties: object) -> None:
         """Add an option of words and name=value pairs with commas between."""
@@ -165,6 +168,20 @@ class Line:
         number, self._fdsets = self._fdsets, self._fdsets + 1
         self.add("add-fd", f"set={number},fd={self.keep(descriptor)},opaque={escape(path)}")
         return f"/dev/fdset/{number}"
+
+    def _override(self, table: Properties) -> None:
+        """Change a device's properties as the guest's own <qemu:override> says."""
+        for override in self.config.qemu_overrides:
+            if override.alias != table.get("id"):
+                continue
+            for one in override.properties:
+                name, value = one.name or "", one.value or ""
+                if one.type == "remove":
+                    table.pop(name, None)
+                elif one.type == "bool":
+                    table[name] = value == "true"
+                else:
+                    table[name] = value if one.type == "string" else int(value)
 
     def controller(self, kind: str, index: int) -> Controller:
         """The controller of a type with an index.

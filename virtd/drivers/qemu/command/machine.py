@@ -15,6 +15,11 @@ from virtd.errors import VirtError
 from virtd.state import files
 
 _IOAPIC = {"qemu": "split", "kvm": "on"}
+# For firmwares that come without a description; libvirt's own list.
+_USUAL_VARIABLES = {
+    "/usr/share/OVMF/OVMF_CODE.fd": "/usr/share/OVMF/OVMF_VARS.fd",
+    "/usr/share/OVMF/OVMF_CODE.secboot.fd": "/usr/share/OVMF/OVMF_VARS.fd",
+}
 _RTC_TRACK = {"boot": None, "guest": "vm", "wall": "host", "realtime": "rt"}
 # SMBIOS tables: field of the model, table, libvirt's entry → QEMU's name.
 _SMBIOS_BIOS = {"vendor": "vendor", "version": "version", "date": "date", "release": "release"}
@@ -111,6 +116,10 @@ def add_machine(line: Line) -> None:
         if features.tcg_tb_cache is not None:
             accelerator["tb-size"] = features.tcg_tb_cache // 1024
     words["dump-guest-core"] = config.dump_core is True
+    if _by_machine(line):
+        words["acpi"] = None if _acpi(line) else False
+        hpet = [timer.present for timer in config.clock.timers if timer.name == "hpet"]
+        words["hpet"] = False if False in hpet else None
     if config.memory_backing is not None and config.memory_backing.nosharepages:
         words["mem-merge"] = False
     if any(device.model == "nvdimm" for device in config.memory_devices):
@@ -189,7 +198,7 @@ def add_clock(line: Line) -> None:
                 line.add("global", f"kvm-pit.lost_tick_policy={timer.tickpolicy}")
             elif timer.tickpolicy == "merge":
                 raise unsupported(f"unsupported pit tickpolicy '{timer.tickpolicy}'")
-        elif timer.name == "hpet" and timer.present is False:
+        elif timer.name == "hpet" and timer.present is False and not _by_machine(line):
             line.add("no-hpet")
         elif timer.name in ("platform", "armvtimer"):
             raise unsupported(f"unsupported timer type (name) '{timer.name}'")
@@ -202,7 +211,7 @@ def add_power(line: Line) -> None:
     """
     config = line.config
     line.add("no-shutdown")
-    if config.features is None or not config.features.acpi:
+    if not _acpi(line) and not _by_machine(line):
         line.add("no-acpi")
     if config.pm is not None:
         chip = "ICH9-LPC" if is_q35(config.os.machine or "") else "PIIX4_PM"
@@ -284,9 +293,20 @@ def _flash(line: Line, number: int, path: str | None, *, read_only: bool) -> Non
     )
 
 
+def _acpi(line: Line) -> bool:
+    features = line.config.features
+    return features is not None and features.acpi
+
+
+def _by_machine(line: Line) -> bool:
+    """Whether -machine switches ACPI and HPET off: QEMU 8 deprecates the options for that, QEMU 9 has none."""
+    return line.binary.version >= (8, 0, 0)
+
+
 def _template_of(path: str | None) -> str | None:
-    """What the variables of a firmware are at first, as its description says."""
-    return next((one.template for one in firmware.installed() if one.path == path), None)
+    """What the variables of a firmware are at first: as its description says, or by the usual names of files."""
+    found = next((one.template for one in firmware.installed() if one.path == path), None)
+    return found or _USUAL_VARIABLES.get(path or "")
 
 
 def _make_variables(path: str, template: str | None) -> None:

@@ -39,6 +39,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "port_forwards": "<portForward>",
     },
     "UsbSource": {"startup_policy": "startupPolicy of a USB host device"},
+    "NetworkSource": {"cookies": "<cookies>"},
 }
 
 INERT: dict[str, tuple[str, ...]] = {
@@ -51,6 +52,8 @@ INERT: dict[str, tuple[str, ...]] = {
         "seclabels",
         # Of containers.
         *("uidmap", "gidmap"),
+        # libvirt's own names for what a QEMU can do, which virtd asks QEMU itself.
+        *("qemu_add", "qemu_del"),
     ),
     "Seclabel": ("relabel", "imagelabel"),
     "DeviceSeclabel": ("relabel", "label_skip"),
@@ -76,6 +79,9 @@ INERT: dict[str, tuple[str, ...]] = {
     "VideoDriver": ("vgaconf",),
     "Shmem": ("msi",),
     "Hostdev": ("managed",),
+    "Channel": ("state",),
+    "Hap": ("state",),
+    "QemuCapability": ("capability",),
     "MemoryDevice": ("current",),
     "Loader": ("stateless",),
     # Where libvirt would put its control group: guests have one of their own here.
@@ -99,6 +105,20 @@ INERT: dict[str, tuple[str, ...]] = {
     "ScsiSource": ("adapter",),
     "HostdevSource": ("managed", "startup_policy"),
 }
+
+BELOW = frozenset(
+    (
+        # Below something in REFUSED.
+        *("BlkioTune", "BlkioDevice", "MemoryTune", "CpuTune", "VcpuPin", "EmulatorPin", "IothreadPin", "VcpuSched"),
+        *("IothreadSched", "EmulatorSched", "Lease", "PortForward", "PortRange"),
+        # Below what storage.py and disks.py refuse as a whole.
+        *("Auth", "Encryption", "Secret", "Reservations"),
+        # Below what is for who connects an interface to something.
+        *("Bandwidth", "Rate", "FilterRef", "FilterParameter", "VirtualPort", "Vlan", "VlanTag", "Route"),
+        "IdRange",
+    )
+)
+"""Models of which nothing is looked at here, since they stand inside something else in these lists."""
 
 
 def check(config: Domain) -> None:

@@ -1,0 +1,111 @@
+"""For the tests of the command line: a guest's XML in pieces, its options as a table, a QEMU that runs it."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from virtd.conf.domain import Domain, assign_aliases, parse_domain
+from virtd.conf.host import GOLDEN_HOST
+from virtd.drivers.qemu import confine, probe
+from virtd.drivers.qemu.binary import Binary
+from virtd.drivers.qemu.command import Command, Setup, build
+from virtd.drivers.qemu.monitor import Monitor
+from virtd.state import sockets
+
+QEMU = "/usr/bin/qemu-system-x86_64"
+UUID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
+
+
+def domain_xml(
+    devices: str = "",
+    top: str = "",
+    *,
+    machine: str = "pc",
+    os_xml: str = "",
+    os_attributes: str = "",
+    kind: str = "qemu",
+) -> str:
+    """The XML of a guest that has nothing but what is asked for and what every machine has."""
+    vcpu = "" if "<vcpu" in top else "<vcpu>2</vcpu>"
+    balloon = "" if "<memballoon" in devices else "<memballoon model='none'/>"
+    usb = "" if "type='usb'" in devices else "<controller type='usb' model='none'/>"
+    return (
+        f"<domain type='{kind}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>a</name>"
+        f"<uuid>{UUID}</uuid><memory>65536</memory>{vcpu}<os{os_attributes}><type machine='{machine}'>hvm</type>"
+        f"{os_xml}</os>{top}<devices>{balloon}{usb}{devices}</devices></domain>"
+    )
+
+
+def parse(xml: str) -> Domain:
+    """A guest that is ready for its command line."""
+    config = parse_domain(xml, GOLDEN_HOST)
+    assign_aliases(config)
+    return config
+
+
+@pytest.fixture(scope="session")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Binary:
+    """The QEMU of this machine."""
+    if not os.path.exists(QEMU):
+        pytest.skip("needs QEMU")
+    return probe.probe(QEMU, str(tmp_path_factory.mktemp("cache")))
+
+
+def options(command: Command) -> list[tuple[str, object]]:
+    """The options of a command line with their values, those in JSON decoded."""
+    words, found = command.argv[1:], []
+    for number, word in enumerate(words):
+        if word.startswith("-"):
+            value = words[number + 1] if number + 1 < len(words) and not words[number + 1].startswith("-") else None
+            decoded: object = json.loads(value) if value is not None and value.startswith("{") else value
+            found.append((word.removeprefix("-"), decoded))
+    return found
+
+
+def native(xml: str, binary: Binary) -> list[tuple[str, object]]:
+    """The options of a guest that will not be started."""
+    setup = Setup(private="/private", memory="/memory", nvram="/nvram", channels="/channels")
+    return options(build(parse(xml), binary, setup))
+
+
+@contextmanager
+def running(xml: str, binary: Binary, folder: Path) -> Iterator[tuple[Monitor, Domain, Command]]:
+    """A real QEMU for a guest, before its first instruction; it gets no further.
+
+    Gives its monitor, the guest's configuration, and the command it was started with.
+    """
+    config = parse(xml)
+    listening = {name: sockets.listen(str(folder / f"{name}.sock")) for name in ("monitor", "events")}
+    setup = Setup(
+        monitors=[(name, one.fileno()) for name, one in listening.items()],
+        private=str(folder),
+        memory=str(folder),
+        nvram=str(folder),
+        undo=str(folder / "undo"),
+    )
+    command = build(config, binary, setup)
+    with open(folder / "output", "w+") as output:
+        pid = confine.spawn(
+            command.argv,
+            environment=confine.environment(str(folder), privileged=True) | command.environment,
+            output=output.fileno(),
+            fds=command.fds,
+            cpus=command.cpus,
+        )
+    command.close()
+    for one in listening.values():
+        one.close()
+    try:
+        with Monitor(folder / "monitor.sock", "a", 20) as monitor:
+            yield monitor, config, command
+    except BaseException:
+        print((folder / "output").read_text())
+        raise
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
