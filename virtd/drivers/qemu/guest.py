@@ -123,17 +123,9 @@ class Guest:
 
     def sweep(self) -> None:
         """Remove what is left of the directory of a guest that has ended; the state change lock is held."""
-        for name in (
-            "control.sock",
-            "monitor.sock",
-            "query.sock",
-            "events.sock",
-            "query.lock",
-            "undo",
-            "live.xml",
-            "live.secure.xml",
-        ):
-            files.remove(f"{self.directory}/{name}")
+        for name in os.listdir(self.directory):
+            if name not in ("private", "supervisor", "lock"):
+                files.remove(f"{self.directory}/{name}")
         _remove_tree(self.private)
         files.remove(self.supervisor_path)
         # The lock goes last: whoever waits for it finds it gone, and begins anew.
