@@ -5,14 +5,13 @@ on which libvirt's reference outputs were made: QEMU 7.2 of Debian 12, without K
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from virtd import constants as c
 from virtd.errors import VirtError
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(NamedTuple):
     """A machine type.
 
     Args:
@@ -26,8 +25,7 @@ class Machine:
     default_cpu: str = "qemu64"
 
 
-@dataclass(frozen=True, slots=True)
-class Emulator:
+class Emulator(NamedTuple):
     """A QEMU binary.
 
     Args:
@@ -53,7 +51,6 @@ class Emulator:
         return device in self.devices
 
 
-@dataclass(slots=True)
 class Host:
     """What can be run here, and where virtd keeps its files.
 
@@ -62,16 +59,28 @@ class Host:
         emulators: by path.
         default_emulators: the path of the emulator for an architecture.
         nvram_dir: where variable stores of UEFI guests are made.
+        channel_dir: where the sockets of channels are made.
         settings: truth values of the driver's configuration file that the model's rules depend on
             ("vnc_tls", "spice_tls", …).
     """
 
-    arch: str
-    emulators: dict[str, Emulator]
-    default_emulators: dict[str, str]
-    nvram_dir: str = "/var/lib/libvirt/qemu/nvram"
-    channel_dir: str = "/var/lib/libvirt/qemu/channel/target"
-    settings: frozenset[str] = field(default_factory=frozenset)
+    __slots__ = ("arch", "channel_dir", "default_emulators", "emulators", "nvram_dir", "settings")
+
+    def __init__(
+        self,
+        arch: str,
+        emulators: dict[str, Emulator],
+        default_emulators: dict[str, str],
+        nvram_dir: str = "/var/lib/libvirt/qemu/nvram",
+        channel_dir: str = "/var/lib/libvirt/qemu/channel/target",
+        settings: frozenset[str] = frozenset(),
+    ) -> None:
+        self.arch = arch
+        self.emulators = emulators
+        self.default_emulators = default_emulators
+        self.nvram_dir = nvram_dir
+        self.channel_dir = channel_dir
+        self.settings = settings
 
     def emulator(self, path: str) -> Emulator:
         """The emulator at a path.

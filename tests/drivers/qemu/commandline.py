@@ -18,6 +18,8 @@ from virtd.drivers.qemu.monitor import Monitor
 from virtd.state import sockets
 
 QEMU = "/usr/bin/qemu-system-x86_64"
+FILE = "<source file='/a.img'/>"
+XHCI = "<controller type='usb' model='qemu-xhci'/>"
 UUID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
 
 
@@ -39,6 +41,21 @@ def domain_xml(
         f"<uuid>{UUID}</uuid><memory>65536</memory>{vcpu}<os{os_attributes}><type machine='{machine}'>hvm</type>"
         f"{os_xml}</os>{top}<devices>{balloon}{usb}{devices}</devices></domain>"
     )
+
+
+def disk(target: str, *inner: str, device: str = "disk", kind: str = "file", attributes: str = "") -> str:
+    """The XML of a disk."""
+    bus = {"vd": "virtio", "hd": "ide", "fd": "fdc"}.get(target[:2], "scsi")
+    given = "".join(inner)
+    parts = given if "<target" in given else f"{given}<target dev='{target}' bus='{bus}'/>"
+    return f"<disk type='{kind}' device='{device}' {attributes}>{parts}</disk>"
+
+
+def interface(*inner: str, kind: str = "user", model: str = "virtio") -> str:
+    """The XML of a network card."""
+    given = "".join(inner)
+    mac = "<mac address='52:54:00:00:00:01'/>"
+    return f"<interface type='{kind}'>{mac}<model type='{model}'/>{given}</interface>"
 
 
 def parse(xml: str) -> Domain:
@@ -71,6 +88,18 @@ def native(xml: str, binary: Binary) -> list[tuple[str, object]]:
     """The options of a guest that will not be started."""
     setup = Setup(private="/private", memory="/memory", nvram="/nvram", channels="/channels")
     return options(build(parse(xml), binary, setup))
+
+
+def objects(found: list[tuple[str, object]], kind: str) -> list[dict[str, object]]:
+    """The objects whose type begins so."""
+    tables = (value for name, value in found if name == "object" and isinstance(value, dict))
+    return [table for table in tables if table["qom-type"].startswith(kind)]
+
+
+def devices_of(found: list[tuple[str, object]], *drivers: str) -> list[dict[str, object]]:
+    """The devices, of some kinds or all."""
+    tables = (value for name, value in found if name == "device" and isinstance(value, dict))
+    return [table for table in tables if not drivers or table["driver"] in drivers]
 
 
 @contextmanager

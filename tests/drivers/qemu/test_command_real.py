@@ -68,15 +68,13 @@ def devices(config: Domain) -> Iterator[Device]:
     )
 
 
-def pci_places(monitor: Monitor) -> dict[str, tuple[int, int]]:
-    """Slot and function of each PCI device, by its name."""
-    places: dict[str, tuple[int, int]] = {}
-    waiting = [device for bus in monitor.query_list("query-pci") for device in shape.tables(bus, "devices")]
-    while waiting:
-        device = waiting.pop()
-        places[shape.text(device, "qdev_id")] = shape.number(device, "slot"), shape.number(device, "function")
-        waiting += shape.tables(shape.table(device, "pci_bridge", {}), "devices", [])
-    return places
+def place(monitor: Monitor, name: str) -> tuple[str, str]:
+    """The bus that a PCI device is on, and slot and function there."""
+    path = f"/machine/peripheral/{name}"
+    bus, where = monitor.execute_all(
+        [("qom-get", {"path": path, "property": prop}) for prop in ("parent_bus", "legacy-addr")]
+    )
+    return str(bus).rpartition("/")[2], str(where)
 
 
 @pytest.fixture
@@ -99,12 +97,12 @@ def test_a_guest_with_much_in_it(binary: Binary, folder: Path, machine: str, cdr
         peripherals = monitor.query_list("qom-list", {"path": "/machine/peripheral"})
         names = {shape.text(one, "name") for one in peripherals}
         assert {device.info.alias for device in devices(config)} <= names
-        places = pci_places(monitor)
-        print(places, monitor.query_list("query-pci"))
+        buses = {one.index: one.info.alias for one in config.controllers if one.type == "pci"}
         for device in devices(config):
             address = device.info.address
             if isinstance(address, PciAddress):
-                assert places[device.info.alias or ""] == (address.slot, address.function), device.info.alias
+                expected = buses[address.bus], f"{address.slot:02x}.{address.function:x}"
+                assert place(monitor, device.info.alias or "") == expected
         nodes = {shape.text(one, "node-name") for one in monitor.query_list("query-named-block-nodes")}
         assert {"libvirt-1-format", "libvirt-2-storage", "libvirt-3-format"} <= nodes
         assert {name for name in command.disks if name.endswith("-format")} <= nodes
@@ -118,7 +116,9 @@ def test_a_guest_with_much_in_it(binary: Binary, folder: Path, machine: str, cdr
             "set_link",
             "block_set_io_throttle",
         }
-        block = next(one for one in monitor.query_list("query-block") if "virtio-disk0" in shape.text(one, "qdev"))
+        blocks = {shape.text(one, "qdev"): one for one in monitor.query_list("query-block")}
+        assert blocks.keys() <= command.disks.keys()
+        block = blocks["/machine/peripheral/virtio-disk0/virtio-backend"]
         assert shape.number(shape.table(block, "inserted"), "iops") == 100
 
 
@@ -156,10 +156,11 @@ def test_logs_are_opened_by_us(binary: Binary, folder: Path) -> None:
 
 
 def test_memory_in_cells_and_plugged_in(binary: Binary, folder: Path) -> None:
+    cells = "<cell id='0' cpus='0' memory='32768'/><cell id='1' cpus='1' memory='32768'/>"
     top = (
-        "<features><acpi/></features><maxMemory slots='2' unit='MiB'>512</maxMemory><vcpu>2</vcpu><memoryBacking><source type='memfd'/>"
-        "<access mode='shared'/></memoryBacking><cpu mode='maximum'><numa><cell id='0' cpus='0' memory='32768'/>"
-        "<cell id='1' cpus='1' memory='32768'/></numa></cpu>"
+        "<features><acpi/></features><maxMemory slots='2' unit='MiB'>512</maxMemory><vcpu>2</vcpu><memoryBacking>"
+        "<source type='memfd'/><access mode='shared'/></memoryBacking>"
+        f"<cpu mode='maximum'><numa>{cells}</numa></cpu>"
     )
     dimm = "<memory model='dimm'><target><size unit='MiB'>16</size><node>1</node></target></memory>"
     with running(domain_xml(dimm, top), binary, folder) as (monitor, _, _):

@@ -8,6 +8,7 @@ from virtd.errors import VirtError
 HEX8 = Integer(0, (1 << 32) - 1, base=0, template="0x%02x")
 HEX16 = Integer(0, (1 << 32) - 1, base=0, template="0x%04x")
 HEX4 = Integer(0, (1 << 32) - 1, base=0, template="0x%x")
+HEX32 = Integer(0, (1 << 64) - 1, base=0, template="0x%08x")
 HEX64 = Integer(0, (1 << 64) - 1, base=0, template="0x%x")
 BYTES = Size("bytes", "bytes")
 
@@ -70,7 +71,7 @@ class VirtioSerialAddress(Address, kind="virtio-serial"):
 
     controller = attr("@controller", UINT, default=0)
     bus = attr("@bus", UINT, default=0)
-    port = attr("@port", UINT)
+    port = attr("@port", UINT, default=0)
 
 
 class CcidAddress(Address, kind="ccid"):
@@ -85,6 +86,7 @@ class UsbAddress(Address, kind="usb"):
 
     bus = attr("@bus", UINT, default=0)
     port = attr("@port")
+    device = attr("@device", UINT)
 
     def loaded(self, el: Element, view: View) -> None:
         """Check the path of port numbers."""
@@ -105,7 +107,7 @@ class UsbAddress(Address, kind="usb"):
 class SpaprVioAddress(Address, kind="spapr-vio"):
     """A register of a POWER machine's virtual I/O."""
 
-    reg = attr("@reg", HEX64)
+    reg = attr("@reg", HEX32)
 
 
 class CcwAddress(Address, kind="ccw"):
@@ -130,7 +132,7 @@ class IsaAddress(Address, kind="isa"):
 class DimmAddress(Address, kind="dimm"):
     """A memory slot, and where it appears in the guest."""
 
-    slot = attr("@slot", UINT, default=0)
+    slot = attr("@slot", UINT, default=0, required=True)
     base = attr("@base", HEX64)
 
 
@@ -138,7 +140,7 @@ class UnassignedAddress(Address, kind="unassigned"):
     """Says that the device is not plugged in (a host device that is only managed)."""
 
 
-class Info(Model, refuse="backenddomain"):
+class Info(Model):
     """What every device may say of itself."""
 
     boot_order = attr(
@@ -151,7 +153,7 @@ class Info(Model, refuse="backenddomain"):
     rom_enabled = attr("rom/@enabled", YES_NO)
     rom_bar = attr("rom/@bar", ON_OFF)
     rom_file = attr("rom/@file")
-    acpi_index = attr("acpi/@index", UINT)
+    acpi_index = attr("acpi/@index", POSITIVE)
     address = sub("address", Address)
 
     def loaded(self, el: Element, view: View) -> None:
@@ -177,6 +179,18 @@ class DeviceSeclabel(Model):
     relabel = attr("@relabel", YES_NO)
     label_skip = attr("@labelskip", YES_NO)
     label = attr("label")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Who gives a label wants it to be set."""
+        if self.label is not None and self.relabel is None:
+            self.relabel = True
+
+
+def real_labels(labels: list[DeviceSeclabel], view: View) -> list[DeviceSeclabel]:
+    """Those labels that are part of a definition: not what only says that labelling was skipped, or nothing."""
+    if view.live:
+        return labels
+    return [one for one in labels if not one.label_skip and (one.label is not None or one.relabel is False)]
 
 
 class VirtioOptions(Model):

@@ -10,7 +10,7 @@ from virtd import constants as c
 from virtd.conf.domain.base import Device, Info
 from virtd.conf.domain.cpu import Cpu
 from virtd.conf.domain.domain import Domain
-from virtd.conf.domain.os import BootDevice
+from virtd.conf.domain.os import BootDevice, Nvram
 from virtd.conf.host import Emulator, Host, Machine, words
 from virtd.errors import VirtError
 
@@ -52,6 +52,8 @@ def check_name(domain: Domain) -> None:
     """
     if domain.name is None:
         raise VirtError(c.VIR_ERR_NO_NAME, None, domain=c.VIR_FROM_DOMAIN)
+    if domain.type is None:
+        raise internal_error("missing domain type attribute")
     if "/" in domain.name:
         raise xml_error(f"name {domain.name} cannot contain '/'")
     if "\n" in domain.name:
@@ -64,14 +66,12 @@ def fill_top(domain: Domain) -> None:
     """What has a default without knowing the machine."""
     if domain.uuid is None:
         domain.uuid = str(uuid.uuid4())
-    if "genid" in vars(domain) and domain.genid is None:
-        domain.genid = str(uuid.uuid4())
+    fill_os(domain)
     fill_memory(domain)
     fill_vcpus(domain)
     domain.on_poweroff = domain.on_poweroff or "destroy"
     domain.on_reboot = domain.on_reboot or "restart"
     domain.on_crash = domain.on_crash or "destroy"
-    fill_os(domain)
 
 
 def fill_memory(domain: Domain) -> None:
@@ -83,10 +83,12 @@ def fill_memory(domain: Domain) -> None:
         domain.memory = total + plugged
     elif not domain.memory:
         raise xml_error("Memory size must be specified via <memory> or in the <numa> configuration")
-    if domain.current_memory is None or domain.current_memory > (domain.memory or 0):
+    if not domain.current_memory or domain.current_memory > (domain.memory or 0):
         domain.current_memory = domain.memory
-    if domain.max_memory_slots and domain.max_memory is None:
+    if bool(domain.max_memory_slots) != bool(domain.max_memory):
         raise xml_error("both maximum memory size and memory slot count must be specified")
+    if domain.max_memory and domain.max_memory < (domain.memory or 0):
+        raise xml_error("maximum memory size must be equal or greater than the actual memory size")
 
 
 def fill_vcpus(domain: Domain) -> None:
@@ -96,7 +98,7 @@ def fill_vcpus(domain: Domain) -> None:
     domain.vcpu_placement = domain.vcpu_placement or "static"
     if domain.vcpu_current is not None:
         if domain.vcpu_current > domain.vcpu:
-            raise xml_error(f"maxvcpus must not be less than current vcpus ({domain.vcpu} < {domain.vcpu_current})")
+            raise conf_error("maximum vCPU count must not be less than current vCPU count")
         if domain.vcpu_current == domain.vcpu:
             domain.vcpu_current = None
 
@@ -147,6 +149,17 @@ def choose_emulator(domain: Domain, host: Host) -> tuple[Emulator, Machine]:
     return emulator, machine or Machine(os.machine)
 
 
+def fill_nvram(domain: Domain, host: Host) -> None:
+    """Where a UEFI firmware keeps this guest's variables, if that is not said."""
+    loader, nvram = domain.os.loader, domain.os.nvram
+    if loader is None or loader.type != "pflash" or not loader.readonly or loader.stateless:
+        return
+    if nvram is None:
+        nvram = domain.os.nvram = Nvram()
+    if nvram.path is None and nvram.source is None:
+        nvram.path = f"{host.nvram_dir}/{domain.name}_VARS.fd"
+
+
 def check_emulator(domain: Domain, emulator: Emulator) -> None:
     """Whether the emulator runs such guests at all.
 
@@ -164,7 +177,7 @@ def check_emulator(domain: Domain, emulator: Emulator) -> None:
         raise qemu_error(f"Emulator '{emulator.path}' does not support machine type '{os.machine}'")
 
 
-def fill_cpu(domain: Domain, machine: Machine) -> None:
+def fill_cpu(domain: Domain, emulator: Emulator, machine: Machine) -> None:
     """The CPU: the machine's default if none is named, with what libvirt says of it."""
     cpu = domain.cpu
     if cpu is None:
@@ -183,7 +196,8 @@ def fill_cpu(domain: Domain, machine: Machine) -> None:
         cpu.match = None
         if cpu.mode in ("host-passthrough", "maximum"):
             cpu.model_fallback = cpu.model = cpu.vendor_id = None
-            cpu.migratable = domain.os.arch == "x86_64" if cpu.migratable is None else cpu.migratable
+            if cpu.mode == "host-passthrough" and cpu.migratable is None:
+                cpu.migratable = "x86_64" in emulator.arches
         elif cpu.model is None:
             cpu.model_fallback = None
     if cpu.check is None:
@@ -193,6 +207,11 @@ def fill_cpu(domain: Domain, machine: Machine) -> None:
             cpu.check = "none"
     if cpu.sockets is not None:
         cpu.dies = cpu.dies or 1
+    cells = cpu.numa.cells if cpu.numa is not None else []
+    if cells:
+        placed = {number for cell in cells for number in cell.cpus or ()}
+        rest = frozenset(number for number in range(domain.vcpu or 1) if number not in placed)
+        cells[0].cpus = (cells[0].cpus or frozenset()) | rest or None
     for feature in cpu.features:
         feature.policy = feature.policy or "require"
 

@@ -3,12 +3,16 @@
 The kinds of CharSource are libvirt's character device types.
 """
 
+from socket import AF_INET6, inet_aton, inet_ntoa, inet_ntop, inet_pton
+
 from virtd import constants as c
-from virtd.conf.domain.base import Device, DeviceSeclabel, Reconnect
-from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
-from virtd.conf.xml.types import INT, ON_OFF, YES_NO, Choice
+from virtd.conf.domain.base import Device, DeviceSeclabel, Reconnect, real_labels
+from virtd.conf.xml.model import Element, Model, View, attr, inline, missing_attribute, sub, subs
+from virtd.conf.xml.types import INT, ON_OFF, UINT, YES_NO, Choice
 from virtd.errors import VirtError
 
+UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
+BAD_TARGET = (UNSUPPORTED, "unknown target type '%s' specified for character device")
 MODES = Choice("connect bind")
 
 
@@ -44,6 +48,20 @@ def check_reconnect(reconnect: Reconnect | None, mode: str | None) -> None:
         )
 
 
+def socket_address(text: str) -> str:
+    """An IP address in its usual form; IPv4 may have fewer than four numbers, as inet_aton() takes it.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        if ":" in text:
+            return inet_ntop(AF_INET6, inet_pton(AF_INET6, text))
+        return inet_ntoa(inet_aton(text))
+    except (OSError, UnicodeError):
+        raise ValueError from None
+
+
 class CharSource(
     Model,
     by="@type",
@@ -56,19 +74,27 @@ class CharSource(
     log_append = attr("log/@append", ON_OFF)
 
 
-class NullSource(CharSource, kind="null"):
+class OneSource(CharSource):
+    """A back end that has one end."""
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It may be said once where it is."""
+        check_sources(el, 1)
+
+
+class NullSource(OneSource, kind="null"):
     """Nothing."""
 
 
-class VcSource(CharSource, kind="vc"):
+class VcSource(OneSource, kind="vc"):
     """A console in QEMU's own display."""
 
 
-class StdioSource(CharSource, kind="stdio"):
+class StdioSource(OneSource, kind="stdio"):
     """Standard input and output."""
 
 
-class PtySource(CharSource, kind="pty"):
+class PtySource(OneSource, kind="pty"):
     """A pseudo terminal; its path is known when the guest runs."""
 
     path = attr("source/@path", live=True)
@@ -81,12 +107,22 @@ class FileSource(CharSource, kind="file"):
     append = attr("source/@append", ON_OFF)
     seclabels = subs("source/seclabel", DeviceSeclabel)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """One file, and labels that say something."""
+        check_sources(el, 1)
+        self.seclabels = real_labels(self.seclabels, view)
+
 
 class PathSource(CharSource, kind="dev"):
     """A device of the host."""
 
     path = attr("source/@path")
     seclabels = subs("source/seclabel", DeviceSeclabel)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """One device, and labels that say something."""
+        check_sources(el, 1)
+        self.seclabels = real_labels(self.seclabels, view)
 
 
 class PipeSource(PathSource, kind="pipe"):
@@ -104,6 +140,7 @@ class UnixSource(CharSource, kind="unix"):
     def loaded(self, el: Element, view: View) -> None:
         """A connection is made, unless it is said to be waited for."""
         check_sources(el, 1)
+        self.seclabels = real_labels(self.seclabels, view)
         if self.path is not None:
             self.mode = self.mode or "connect"
         check_reconnect(self.reconnect, self.mode)
@@ -117,7 +154,9 @@ class TcpSource(CharSource, kind="tcp"):
     service = attr("source/@service")
     tls = attr("source/@tls", YES_NO)
     reconnect = sub("source/reconnect", Reconnect)
-    protocol = attr("protocol/@type", Choice("raw telnet telnets tls"), default="raw")
+    protocol = attr(
+        "protocol/@type", Choice("raw telnet telnets tls"), default="raw", bad=(UNSUPPORTED, "Unknown protocol '%s'")
+    )
 
     def loaded(self, el: Element, view: View) -> None:
         """A connection is made, unless it is said to be waited for."""
@@ -138,32 +177,37 @@ class UdpSource(CharSource, kind="udp"):
             source.mode = source.mode or "connect"
         self.sources.sort(key=lambda source: source.mode != "bind")
 
+    @property
+    def sends(self) -> bool:
+        """Whether it is said where to send to."""
+        return any(source.mode == "connect" and source.service is not None for source in self.sources)
 
-class SpiceVmcSource(CharSource, kind="spicevmc"):
+
+class SpiceVmcSource(OneSource, kind="spicevmc"):
     """A channel of a SPICE client."""
 
 
-class SpicePortSource(CharSource, kind="spiceport"):
+class SpicePortSource(OneSource, kind="spiceport"):
     """A named port of SPICE."""
 
     channel = attr("source/@channel")
 
 
-class NmdmSource(CharSource, kind="nmdm"):
+class NmdmSource(OneSource, kind="nmdm"):
     """A pair of null modem devices."""
 
     master = attr("source/@master")
     slave = attr("source/@slave")
 
 
-class QemuVdagentSource(CharSource, kind="qemu-vdagent"):
+class QemuVdagentSource(OneSource, kind="qemu-vdagent"):
     """QEMU's own counterpart of the SPICE agent."""
 
     mouse = attr("source/mouse/@mode", Choice("server client"))
     clipboard = attr("source/clipboard/@copypaste", YES_NO)
 
 
-class DbusSource(CharSource, kind="dbus"):
+class DbusSource(OneSource, kind="dbus"):
     """A channel on D-Bus."""
 
     channel = attr("source/@channel")
@@ -179,24 +223,26 @@ class Chardev(Model):
 SERIAL_TYPES = Choice("isa-serial usb-serial pci-serial spapr-vio-serial system-serial sclp-serial isa-debug")
 
 
+SERIAL_MODELS = Choice("isa-serial usb-serial pci-serial spapr-vty pl011 sclpconsole sclplmconsole 16550a isa-debugcon")
+
+
 class Serial(Device):
     """A serial port."""
 
     source = inline(CharSource)
-    target_type = attr(
-        "target/@type",
-        SERIAL_TYPES,
-        bad=(c.VIR_ERR_XML_ERROR, "unknown target type '%s' specified for character device"),
-    )
+    target_type = attr("target/@type", SERIAL_TYPES, bad=BAD_TARGET)
     port = attr("target/@port", INT, bad=(c.VIR_ERR_XML_ERROR, "Invalid port number: %s"))
-    model = attr("target/model/@name")
+    model = attr(
+        "target/model/@name",
+        SERIAL_MODELS,
+        bad=(UNSUPPORTED, "unknown target model '%s' specified for character device"),
+    )
 
 
 class Parallel(Device):
     """A parallel port."""
 
     source = inline(CharSource)
-    target_type = attr("target/@type")
     port = attr("target/@port", INT, bad=(c.VIR_ERR_XML_ERROR, "Invalid port number: %s"))
 
 
@@ -205,7 +251,7 @@ class Console(Device):
 
     source = inline(CharSource)
     tty = attr("@tty", live=True)
-    target_type = attr("target/@type", Choice("serial xen uml virtio lxc openvz sclp sclplm"))
+    target_type = attr("target/@type", Choice("serial xen uml virtio lxc openvz sclp sclplm"), bad=BAD_TARGET)
     port = attr("target/@port", INT, bad=(c.VIR_ERR_XML_ERROR, "Invalid port number: %s"))
 
     def shown(self, view: View) -> "Console":
@@ -221,8 +267,27 @@ class Channel(Device):
     """A channel between the host and a program in the guest."""
 
     source = inline(CharSource)
-    target_type = attr("target/@type", Choice("guestfwd virtio xen"))
+    target_type = attr("target/@type", Choice("guestfwd virtio xen"), bad=BAD_TARGET)
     address = attr("target/@address")
-    port = attr("target/@port")
+    port = attr("target/@port", UINT)
     name = attr("target/@name")
     state = attr("target/@state", Choice("connected disconnected"), live=True)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """A forwarded port is somewhere."""
+        if self.target_type != "guestfwd":
+            self.address = self.port = None
+            return
+        if self.address is None:
+            raise VirtError(
+                c.VIR_ERR_XML_ERROR, "guestfwd channel does not define a target address", domain=c.VIR_FROM_DOMAIN
+            )
+        target = el.find("target")
+        if self.port is None and target is not None:
+            raise missing_attribute("port", target)
+        try:
+            self.address = socket_address(self.address)
+        except ValueError:
+            raise VirtError(
+                c.VIR_ERR_SYSTEM_ERROR, f"Cannot parse socket address '{self.address}': Name or service not known"
+            ) from None

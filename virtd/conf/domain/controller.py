@@ -3,7 +3,7 @@
 from virtd import constants as c
 from virtd.conf.domain.base import Device, VirtioOptions
 from virtd.conf.xml.model import Element, Model, View, attr, inline, part
-from virtd.conf.xml.types import INT, KIB, ON_OFF, UINT, Choice, Integer
+from virtd.conf.xml.types import INT, KIB, NATURAL, ON_OFF, UINT, Choice, Integer
 from virtd.errors import VirtError
 
 TYPES = Choice("ide fdc scsi sata virtio-serial ccid usb pci xenbus isa")
@@ -26,16 +26,20 @@ MODELS: dict[str, frozenset[str]] = {
     "sata": frozenset(),
     "ccid": frozenset(),
 }
+MODEL_NAMES = Choice(
+    "none pci-bridge i82801b11-bridge ioh3420 x3130-upstream xio3130-downstream pxb pxb-pcie pcie-root-port "
+    "spapr-pci-host-bridge pcie-pci-bridge"
+)
 
 
 class ControllerDriver(Model):
     """How the controller works inside."""
 
-    queues = attr("@queues", UINT)
-    cmd_per_lun = attr("@cmd_per_lun", UINT)
-    max_sectors = attr("@max_sectors", UINT)
+    queues = attr("@queues", UINT, omit=0)
+    cmd_per_lun = attr("@cmd_per_lun", UINT, omit=0)
+    max_sectors = attr("@max_sectors", UINT, omit=0)
     ioeventfd = attr("@ioeventfd", ON_OFF)
-    iothread = attr("@iothread", UINT)
+    iothread = attr("@iothread", UINT, omit=0)
     virtio = inline(VirtioOptions)
 
 
@@ -43,14 +47,14 @@ class Controller(Device):
     """A controller, or a PCI bridge."""
 
     type = attr("@type", TYPES, default="ide")
-    index = attr("@index", UINT)
+    index = attr("@index", NATURAL)
     model = attr("@model")
-    ports = attr("@ports", INT)
-    vectors = attr("@vectors", INT)
+    ports = attr("@ports", NATURAL)
+    vectors = attr("@vectors", NATURAL)
     max_grant_frames = attr("@maxGrantFrames", INT)
     max_event_channels = attr("@maxEventChannels", INT)
     driver = part("driver", ControllerDriver)
-    model_name = attr("model/@name")
+    model_name = attr("model/@name", MODEL_NAMES)
     chassis_nr = attr("target/@chassisNr", INT)
     chassis = attr("target/@chassis", INT)
     port = attr("target/@port", PORT)

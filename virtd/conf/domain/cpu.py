@@ -1,8 +1,9 @@
 """<cpu>: the virtual CPU's model, features, topology and NUMA cells; <vcpu> and <vcpus>: how many there are."""
 
 from virtd import constants as c
-from virtd.conf.xml.model import Element, Model, View, attr, sub, subs
+from virtd.conf.xml.model import Element, Model, View, attr, missing_attribute, sub, subs
 from virtd.conf.xml.types import BITMAP, INT, KIB, ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice, Size
+from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
@@ -14,8 +15,10 @@ MEMORY_LATENCIES = Choice("access read write")
 class CpuFeature(Model):
     """A feature that is added to the model or taken from it."""
 
-    policy = attr("@policy", Choice("force require optional disable forbid"))
-    name = attr("@name")
+    policy = attr(
+        "@policy", Choice("force require optional disable forbid"), bad=(UNSUPPORTED, "Invalid CPU feature policy")
+    )
+    name = attr("@name", required=(c.VIR_ERR_XML_ERROR, "Invalid CPU feature name"))
 
 
 class Distance(Model):
@@ -82,18 +85,19 @@ class Numa(Model):
     bandwidths = subs("interconnects/bandwidth", Bandwidth)
 
 
-class Cpu(Model, refuse="arch"):
+def cpu_error(text: str, code: int = c.VIR_ERR_XML_ERROR) -> VirtError:
+    """An error of VIR_FROM_CPU."""
+    return VirtError(code, text, domain=c.VIR_FROM_CPU)
+
+
+class Cpu(Model):
     """What CPU the guest sees."""
 
     mode = attr("@mode", MODES, bad=(UNSUPPORTED, "Invalid mode attribute '%s'"))
-    match = attr(
-        "@match", Choice("minimum exact strict"), bad=(UNSUPPORTED, "Invalid match attribute for CPU specification")
-    )
-    check = attr(
-        "@check", Choice("none partial full"), bad=(UNSUPPORTED, "Invalid check attribute for CPU specification")
-    )
+    match = attr("@match", Choice("minimum exact strict"))
+    check = attr("@check", Choice("none partial full"))
     migratable = attr("@migratable", ON_OFF)
-    model_fallback = attr("model/@fallback", Choice("allow forbid"))
+    model_fallback = attr("model/@fallback", Choice("allow forbid"), bad=(UNSUPPORTED, "Invalid fallback attribute"))
     vendor_id = attr("model/@vendor_id")
     model = attr("model")
     vendor = attr("vendor")
@@ -107,6 +111,31 @@ class Cpu(Model, refuse="arch"):
     addr_bits = attr("maxphysaddr/@bits", UINT)
     features = subs("feature", CpuFeature)
     numa = sub("numa", Numa)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """What goes together."""
+        custom = self.mode in (None, "custom")
+        if self.migratable is not None and self.mode not in ("host-passthrough", "maximum"):
+            raise cpu_error(
+                "Attribute migratable is only allowed for 'host-passthrough' / 'maximum' CPU mode", UNSUPPORTED
+            )
+        if self.model is None:
+            self.model_fallback = None
+            if self.vendor is not None:
+                raise cpu_error("CPU vendor specified without CPU model")
+            if self.features and custom:
+                raise cpu_error("Non-empty feature list specified without CPU model")
+        elif self.vendor_id is not None and len(self.vendor_id) != 12:
+            raise cpu_error("vendor_id must be exactly 12 characters long")
+        topology = el.find("topology")
+        if topology is not None:
+            for name in ("sockets", "cores", "threads"):
+                if getattr(self, name) is None:
+                    raise missing_attribute(name, topology)
+        names = [feature.name for feature in self.features]
+        for name_ in names:
+            if names.count(name_) > 1:
+                raise cpu_error(f"CPU feature '{name_}' specified more than once")
 
 
 class Vcpu(Model):

@@ -4,7 +4,7 @@ import random
 import re
 
 from virtd import constants as c
-from virtd.conf.domain.base import CcidAddress, DriveAddress
+from virtd.conf.domain.base import CcidAddress, DriveAddress, UsbAddress
 from virtd.conf.domain.basics import conf_error, is_i440fx, is_q35, qemu_error, xml_error
 from virtd.conf.domain.chardev import Channel, UnixSource, check_reconnect
 from virtd.conf.domain.controller import Controller
@@ -21,7 +21,7 @@ from virtd.conf.domain.display import (
 )
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.implicit import disk_index
-from virtd.conf.domain.interface import Interface
+from virtd.conf.domain.interface import HostdevSource, Interface
 from virtd.conf.host import Emulator, Host
 from virtd.errors import VirtError
 
@@ -45,20 +45,24 @@ def early_disk(disk: Disk) -> None:
             disk.bus = next((bus for prefix, bus in _BUS_BY_PREFIX if target.startswith(prefix)), "ide")
     if disk.device == "cdrom":
         disk.readonly = True
-    if disk.source_name is None and disk.type in ("file", "block", "dir"):
+    empty = disk.source_name is None if disk.type in ("file", "block", "dir") else disk.source is None
+    if empty:
         if disk.device not in ("cdrom", "floppy"):
             raise VirtError(c.VIR_ERR_NO_SOURCE, disk.target, domain=c.VIR_FROM_DOMAIN)
-        disk.type = "file"
-        if disk.source is not None and disk.source.startup_policy is None:
-            disk.source = None
+        if disk.source is None:
+            disk.type = "file"
 
 
-def finish_disk(domain: Domain, disk: Disk) -> None:
-    """Driver, format and place of a disk."""
+def finish_disk(disk: Disk) -> None:
+    """Driver and format of a disk."""
     driver = disk.driver
     driver.name = driver.name or "qemu"
     if driver.type is None and disk.type != "volume":
         driver.type = "raw"
+
+
+def place_disk(disk: Disk) -> None:
+    """The place that a disk's name implies, if none is given."""
     if disk.info.address is None and disk.bus in ("ide", "sata", "scsi", "fdc"):
         index = disk_index(disk.target or "")
         if index < 0:
@@ -84,6 +88,12 @@ def finish_controller(domain: Domain, controller: Controller, emulator: Emulator
         controller.model = "piix3-uhci"
     elif controller.type == "scsi" and controller.model in (None, "auto"):
         controller.model = "lsilogic" if emulator.has("lsi53c895a") else "virtio-scsi"
+    if controller.type == "scsi" and controller.model == "buslogic":
+        raise qemu_error(f"Unsupported controller model: {controller.model}")
+    if controller.type == "scsi" and controller.model == "ncr53c90":
+        raise qemu_error(f"{controller.model} SCSI controller is not a built-in for this machine")
+    if controller.model not in ("pci-root", "pcie-root"):
+        controller.pcihole64 = None
     machine = domain.os.machine or ""
     for model, fits in (("pci-expander-bus", is_i440fx), ("pcie-expander-bus", is_q35)):
         if controller.model == model and not fits(machine):
@@ -94,7 +104,8 @@ def finish_interface(domain: Domain, interface: Interface, emulator: Emulator) -
     """Address and model of a network card."""
     if interface.mac is None:
         interface.mac = "52:54:00:" + ":".join(f"{random.getrandbits(8):02x}" for _ in range(3))
-    if interface.model is None and interface.type != "hostdev":
+    usb = isinstance(interface.source, HostdevSource) and isinstance(interface.source.address, UsbAddress)
+    if interface.model is None and not usb:
         interface.model = next((model for model, device in _NET_MODELS if emulator.has(device)), interface.model)
 
 

@@ -1,10 +1,25 @@
 """The smaller devices: balloon, RNG, watchdog, panic, hub, TPM, smartcard, shared memory, file systems and so on."""
 
 from virtd import constants as c
-from virtd.conf.domain.base import Device, Driver, Info, VirtioOptions
+from virtd.conf.domain.base import HEX64, Device, Driver, Info, VirtioOptions
 from virtd.conf.domain.chardev import CharSource
 from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, sub, subs, texts
-from virtd.conf.xml.types import BITMAP, KIB, ON_OFF, POSITIVE, TEXT, UINT, ULONG, YES_NO, Choice, Integer, Size
+from virtd.conf.xml.types import (
+    BITMAP,
+    INT,
+    KIB,
+    ON_OFF,
+    POSITIVE,
+    TEXT,
+    UINT,
+    ULONG,
+    UUID,
+    YES_NO,
+    Choice,
+    Integer,
+    Size,
+    Type,
+)
 from virtd.errors import VirtError
 
 INTERNAL = c.VIR_ERR_INTERNAL_ERROR
@@ -13,6 +28,11 @@ VIRTIO_MODELS = Choice("virtio virtio-transitional virtio-non-transitional")
 ANY_HEX8 = Integer(-1, 0xFF, base=0, template="0x%02X")
 ANY_HEX16 = Integer(-1, 0xFFFF, base=0, template="0x%04X")
 MIB = Size("M", "MiB")
+
+
+def xml_error(text: str) -> VirtError:
+    """VIR_ERR_XML_ERROR of a domain."""
+    return VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
 
 
 class Balloon(Device):
@@ -31,8 +51,18 @@ class Balloon(Device):
     info = inline(Info)
     driver = sub("driver", Driver)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """No balloon is nowhere."""
+        if self.model == "none":
+            self.info = Info()
 
-class RngBackend(Model, by="@model"):
+
+class RngBackend(
+    Model,
+    by="@model",
+    bad=(UNSUPPORTED, "unknown RNG backend model '%s'"),
+    missing=(INTERNAL, "missing RNG device backend model"),
+):
     """Where random numbers come from."""
 
 
@@ -55,11 +85,21 @@ class BuiltinBackend(RngBackend, kind="builtin"):
 class Rng(Device):
     """A random number generator."""
 
-    model = attr("@model", VIRTIO_MODELS, required=True)
-    rate_bytes = attr("rate/@bytes", POSITIVE, bad=(c.VIR_ERR_XML_ERROR, "invalid RNG rate bytes"))
-    rate_period = attr("rate/@period", UINT)
-    backend = sub("backend", RngBackend, keep=True)
+    model = attr(
+        "@model",
+        VIRTIO_MODELS,
+        required=(INTERNAL, "missing RNG device model"),
+        bad=(UNSUPPORTED, "unknown RNG model '%s'"),
+    )
+    rate_bytes = attr("rate/@bytes", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "invalid RNG rate bytes"))
+    rate_period = attr("rate/@period", UINT, omit=0)
+    backend = sub("backend", RngBackend, keep=True, only=(c.VIR_ERR_XML_ERROR, "only one RNG backend is supported"))
     driver = sub("driver", Driver)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Random numbers come from somewhere."""
+        if self.backend is None:
+            raise xml_error("only one RNG backend is supported")
 
 
 class Watchdog(Device):
@@ -82,7 +122,9 @@ class Watchdog(Device):
 class Panic(Device):
     """How the guest reports that it crashed."""
 
-    model = attr("@model", Choice("isa pseries hyperv s390"), bad=(UNSUPPORTED, "unknown panic model '%s'"))
+    model = attr(
+        "@model", Choice("isa pseries hyperv s390"), default="isa", bad=(UNSUPPORTED, "unknown panic model '%s'")
+    )
 
 
 class Hub(Device):
@@ -103,13 +145,25 @@ class RedirDevice(Device):
     source = inline(CharSource)
 
 
+class UsbVersion(Type[str]):
+    """A version in two numbers, the second with two digits; -1 for any."""
+
+    def parse(self, text: str) -> str:
+        major, dot, minor = text.partition(".")
+        if text == "-1":
+            return text
+        if not (dot and major.isdigit() and minor.isdigit() and text.isascii() and len(text) < 8):
+            raise ValueError
+        return f"{int(major)}.{minor.ljust(2, '0')}"
+
+
 class RedirRule(Model):
     """Whether clients' devices of some kind may be redirected."""
 
     device_class = attr("@class", ANY_HEX8, omit=-1)
     vendor = attr("@vendor", ANY_HEX16, omit=-1)
     product = attr("@product", ANY_HEX16, omit=-1)
-    version = attr("@version", omit="-1")
+    version = attr("@version", UsbVersion(), omit="-1", bad=(c.VIR_ERR_XML_ERROR, "Cannot parse USB device version %s"))
     allow = attr("@allow", YES_NO, required=True)
 
 
@@ -163,7 +217,7 @@ class EmulatorTpm(TpmBackend, kind="emulator"):
     """An swtpm."""
 
     version = attr("@version", Choice("1.2 2.0"))
-    persistent_state = attr("@persistent_state", YES_NO)
+    persistent_state = attr("@persistent_state", YES_NO, omit=False)
     debug = attr("@debug", UINT)
     secret = attr("encryption/@secret")
     pcr_sha1 = flag("active_pcr_banks/sha1")
@@ -207,10 +261,23 @@ class Shmem(Device):
     role = attr("@role", Choice("peer master"))
     model = attr("model/@type", Choice("ivshmem ivshmem-plain ivshmem-doorbell"))
     size = attr("size", MIB)
+    server = flag("server")
     server_path = attr("server/@path")
     msi = flag("msi")
     msi_vectors = attr("msi/@vectors", UINT)
     msi_ioeventfd = attr("msi/@ioeventfd", ON_OFF)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """What each model has if nothing is said."""
+        if "/" in (self.name or ""):
+            raise VirtError(UNSUPPORTED, "shmem name cannot include '/' character", domain=c.VIR_FROM_DOMAIN)
+        if self.model is None:
+            self.model = "ivshmem"
+        if self.model != "ivshmem-doorbell" and self.size is None:
+            self.size = 4
+        if self.model == "ivshmem-doorbell":
+            self.msi = True
+            self.msi_ioeventfd = True if self.msi_ioeventfd is None else self.msi_ioeventfd
 
 
 class FilesystemDriver(Model):
@@ -223,24 +290,67 @@ class FilesystemDriver(Model):
     virtio = inline(VirtioOptions)
 
 
-class Filesystem(Device, refuse="binary idmap"):
+class Virtiofsd(Model):
+    """How the daemon behind virtiofs works."""
+
+    path = attr("@path")
+    xattr = attr("@xattr", ON_OFF)
+    cache = attr("cache/@mode", Choice("none always"))
+    sandbox = attr("sandbox/@mode", Choice("namespace chroot"))
+    posix_lock = attr("lock/@posix", ON_OFF)
+    flock = attr("lock/@flock", ON_OFF)
+    thread_pool_size = attr("thread_pool/@size", INT)
+
+
+class FileMode(Type[str]):
+    """Permissions in octal; none are said by 0."""
+
+    def parse(self, text: str) -> str:
+        if not (text.isascii() and text.isdigit()) or int(text, 8) > 0o777:
+            raise ValueError
+        return text if int(text, 8) else ""
+
+
+FILE_MODE = FileMode()
+
+
+class Filesystem(Device, refuse="idmap"):
     """A directory of the host in the guest."""
 
     type = attr("@type", Choice("mount block file template ram bind volume"), default="mount")
-    accessmode = attr("@accessmode", Choice("passthrough mapped squash"), default="passthrough")
+    accessmode = attr("@accessmode", Choice("passthrough mapped squash"))
     model = attr("@model", VIRTIO_MODELS)
     multidevs = attr("@multidevs", Choice("remap forbid warn"))
-    fmode = attr("@fmode")
-    dmode = attr("@dmode")
+    fmode = attr("@fmode", FILE_MODE, omit="")
+    dmode = attr("@dmode", FILE_MODE, omit="")
     driver = sub("driver", FilesystemDriver)
+    binary = sub("binary", Virtiofsd)
     source_dir = attr("source/@dir")
     source_file = attr("source/@file")
     source_dev = attr("source/@dev")
     source_socket = attr("source/@socket")
     target = attr("target/@dir")
     readonly = flag("readonly")
+    info = inline(Info)
     space_hard_limit = attr("space_hard_limit", Size("bytes", "bytes"))
     space_soft_limit = attr("space_soft_limit", Size("bytes", "bytes"))
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Files are shared as they are, unless a daemon of the user's own decides."""
+        if self.accessmode is None and self.source_socket is None:
+            self.accessmode = "passthrough"
+        if self.driver is not None and self.driver.type is None:
+            self.driver.format = self.driver.wrpolicy = None
+
+
+# What can be said of each kind of memory device.
+MEMORY_FIELDS = {
+    "dimm": ("pagesize", "nodemask"),
+    "nvdimm": ("path", "pmem", "alignsize", "label_size", "readonly", "uuid"),
+    "virtio-pmem": ("path",),
+    "virtio-mem": ("pagesize", "nodemask", "block"),
+    "sgx-epc": ("nodemask",),
+}
 
 
 class MemoryDevice(Device):
@@ -249,7 +359,7 @@ class MemoryDevice(Device):
     model = attr("@model", Choice("dimm nvdimm virtio-pmem virtio-mem sgx-epc"), required=True)
     access = attr("@access", Choice("shared private"))
     discard = attr("@discard", YES_NO)
-    uuid = attr("uuid")
+    uuid = attr("uuid", UUID)
     path = attr("source/path")
     pmem = flag("source/pmem")
     alignsize = attr("source/alignsize", KIB)
@@ -262,7 +372,27 @@ class MemoryDevice(Device):
     requested = attr("target/requested", KIB)
     current = attr("target/current", KIB, live=True)
     readonly = flag("target/readonly")
-    guest_address = attr("target/address/@base")
+    guest_address = attr("target/address/@base", HEX64)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """What each model has; the rest is not said of it."""
+        has = MEMORY_FIELDS[self.model or ""]
+        for name in ("path", "pmem", "alignsize", "pagesize", "nodemask", "label_size", "block", "readonly", "uuid"):
+            if name not in has:
+                self.__dict__.pop(name, None)
+        if el.find("target") is None:
+            raise xml_error("missing <target> element for <memory> device")
+        if self.size is None:
+            raise VirtError(c.VIR_ERR_XML_ERROR, "missing element or attribute './size'", domain=c.VIR_FROM_XML)
+        if self.model in ("nvdimm", "virtio-pmem") and self.path is None:
+            text = f"path is required for model '{self.model}'"
+            raise VirtError(c.VIR_ERR_XML_DETAIL, text, domain=c.VIR_FROM_DOMAIN)
+        if self.model == "virtio-mem":
+            self.requested = self.requested or 0
+            if not self.block or self.block & (self.block - 1):
+                raise VirtError(c.VIR_ERR_XML_DETAIL, "block size must be a power of two", domain=c.VIR_FROM_DOMAIN)
+        else:
+            self.requested = None
 
 
 class Iommu(Device):
@@ -281,8 +411,17 @@ class Vsock(Device):
 
     model = attr("@model", VIRTIO_MODELS)
     auto = attr("cid/@auto", YES_NO)
-    cid = attr("cid/@address", UINT)
+    cid = attr("cid/@address", POSITIVE)
+    info = inline(Info)
     driver = sub("driver", Driver)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """The number is chosen at start, if it is not given."""
+        self.model = self.model or "virtio"
+        if self.auto is None:
+            self.auto = self.cid is None
+        if self.auto and not view.live:
+            self.cid = None
 
 
 class Lease(Model):
@@ -291,4 +430,4 @@ class Lease(Model):
     lockspace = attr("lockspace")
     key = attr("key")
     path = attr("target/@path")
-    offset = attr("target/@offset", ULONG)
+    offset = attr("target/@offset", ULONG, omit=0)

@@ -4,15 +4,35 @@ The kinds of DiskSource are libvirt's disk types. A backing chain is a source wi
 """
 
 from virtd import constants as c
-from virtd.conf.domain.base import BYTES, Address, Device, DeviceSeclabel, Reconnect, VirtioOptions
+from virtd.conf.domain.base import (
+    BYTES,
+    HEX4,
+    HEX8,
+    HEX16,
+    Device,
+    DeviceSeclabel,
+    Reconnect,
+    VirtioOptions,
+    real_labels,
+)
 from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, part, sub, subs
-from virtd.conf.xml.types import ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice
+from virtd.conf.xml.types import ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice, Type
 from virtd.errors import VirtError
 
 TYPES = Choice("file block dir network volume nvme vhostuser vhostvdpa")
 DEVICES = Choice("disk cdrom floppy lun")
 BUSES = Choice("ide fdc scsi virtio xen usb uml sata sd")
-FORMATS = Choice("raw dir bochs cloop dmg iso vpc vdi fat vhd ploop luks cow qcow qcow2 qed vmdk none auto aio")
+FORMATS = Choice("raw dir bochs cloop dmg iso vpc vdi fat vhd ploop luks cow qcow qcow2 qed vmdk")
+
+
+class DriverFormat(Choice):
+    """An image format; "aio" is what Xen called a raw one."""
+
+    def parse(self, text: str) -> str:
+        return super().parse("raw" if text == "aio" else text)
+
+
+DRIVER_FORMATS = DriverFormat(FORMATS.names)
 PROTOCOLS = Choice("nbd rbd sheepdog gluster iscsi http https ftp ftps tftp ssh vxhs nfs")
 PORTS = {
     "nbd": 10809,
@@ -38,38 +58,108 @@ class Secret(Model):
     usage = attr("@usage")
 
 
+def check_secret(secret: Secret) -> None:
+    """A secret is named in one of two ways.
+
+    Raises:
+        VirtError: VIR_ERR_XML_ERROR.
+    """
+    if secret.uuid is None and secret.usage is None:
+        raise VirtError(c.VIR_ERR_XML_ERROR, "missing secret uuid or usage attribute", domain=c.VIR_FROM_SECRET)
+    if secret.uuid is not None and secret.usage is not None:
+        raise VirtError(c.VIR_ERR_XML_ERROR, "either secret uuid or usage expected", domain=c.VIR_FROM_SECRET)
+
+
 class Auth(Model):
     """Who we are to a storage server."""
 
     username = attr("@username", required=True)
     secret = sub("secret", Secret)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """The password is a secret."""
+        if self.secret is None:
+            raise VirtError(c.VIR_ERR_XML_ERROR, "Missing <secret> element in auth", domain=c.VIR_FROM_STORAGE)
+        check_secret(self.secret)
 
-class Encryption(Model, refuse="cipher ivgen"):
+
+class Cipher(Model):
+    """The cipher of a LUKS image."""
+
+    name = attr("@name", required=True)
+    size = attr("@size", UINT, required=True)
+    mode = attr("@mode")
+    hash = attr("@hash")
+
+
+class IvGen(Model):
+    """How a LUKS image makes its initialisation vectors."""
+
+    name = attr("@name", required=True)
+    hash = attr("@hash")
+
+
+class Encryption(Model):
     """How the image is encrypted."""
 
     format = attr("@format", Choice("default qcow luks luks2 luks-any"), required=True)
     engine = attr("@engine", Choice("qemu librbd"))
     secrets = subs("secret", Secret)
+    cipher = sub("cipher", Cipher)
+    ivgen = sub("ivgen", IvGen)
 
     def loaded(self, el: Element, view: View) -> None:
         """QEMU does it."""
         self.engine = self.engine or "qemu"
 
 
+class Port(Type[str]):
+    """A port, by number or by the name of its service; names are kept as they are."""
+
+    def parse(self, text: str) -> str:
+        if not (text.isascii() and text.isdigit()):
+            raise VirtError(c.VIR_ERR_INVALID_ARG, f"failed to parse port number '{text}'")
+        return text
+
+
+PORT = Port()
+
+
 class Host(Model):
     """A storage server."""
 
-    transport = attr("@transport", Choice("tcp unix rdma"))
+    transport = attr(
+        "@transport",
+        Choice("tcp unix rdma"),
+        bad=(c.VIR_ERR_CONFIG_UNSUPPORTED, "unknown protocol transport type '%s'"),
+    )
     name = attr("@name")
-    port = attr("@port")
+    port = attr("@port", PORT)
     socket = attr("@socket")
+
+
+def check_host(host: Host) -> None:
+    """A server has a name, or a socket.
+
+    Raises:
+        VirtError: VIR_ERR_XML_ERROR.
+    """
+    text = None
+    if host.transport == "unix":
+        if host.socket is None:
+            text = "missing socket for unix transport"
+    elif host.socket is not None:
+        text = f"transport '{host.transport or 'tcp'}' does not support socket attribute"
+    elif host.name is None:
+        text = "missing name for host"
+    if text is not None:
+        raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
 
 
 class Cookie(Model):
     """A cookie for a web server."""
 
-    name = attr("@name")
+    name = attr("@name", required=True)
     value = attr(".")
 
 
@@ -90,7 +180,7 @@ class Reservations(Model):
     source_mode = attr("source/@mode")
 
 
-class SourceBase(Model, by=".", refuse="cookies fdset"):
+class SourceBase(Model, by=".", refuse="fdset"):
     """Where an image is; the kinds are libvirt's storage types."""
 
     startup_policy = attr("@startupPolicy", Choice("mandatory requisite optional"))
@@ -103,8 +193,7 @@ class SourceBase(Model, by=".", refuse="cookies fdset"):
 
     def loaded(self, el: Element, view: View) -> None:
         """That labelling was skipped is known only of a running guest."""
-        if not view.live:
-            self.seclabels = [label for label in self.seclabels if not label.label_skip]
+        self.seclabels = real_labels(self.seclabels, view)
 
 
 class FileSource(SourceBase, kind="file"):
@@ -129,7 +218,7 @@ class DirSource(SourceBase, kind="dir"):
 class NetworkSource(SourceBase, kind="network"):
     """An image on a storage server."""
 
-    protocol = attr("@protocol", PROTOCOLS, default="", required=True)
+    protocol = attr("@protocol", PROTOCOLS, default="nbd", required=True)
     name = attr("@name")
     tls = attr("@tls", YES_NO)
     query = attr("@query")
@@ -138,12 +227,17 @@ class NetworkSource(SourceBase, kind="network"):
     config = attr("config/@file")
     initiator = attr("initiator/iqn/@name")
     ssl_verify = attr("ssl/@verify", YES_NO)
+    cookies = subs("cookies/cookie", Cookie, when=lambda source, view: view.secure)
     readahead = attr("readahead/@size", ULONG)
     timeout = attr("timeout/@seconds", ULONG)
 
     def loaded(self, el: Element, view: View) -> None:
         """Servers have their protocol's port, iSCSI targets a unit."""
         super().loaded(el, view)
+        if self.name is None and self.protocol != "nbd":
+            raise VirtError(c.VIR_ERR_XML_ERROR, "missing name for disk source", domain=c.VIR_FROM_DOMAIN)
+        for host in self.hosts:
+            check_host(host)
         default = PORTS.get(self.protocol)
         for host in self.hosts:
             if default is not None and host.port is None and host.transport in (None, "tcp"):
@@ -155,24 +249,29 @@ class NetworkSource(SourceBase, kind="network"):
 class VolumeSource(SourceBase, kind="volume"):
     """A volume of a storage pool."""
 
-    pool = attr("@pool", required=True)
-    volume = attr("@volume", required=True)
+    pool = attr("@pool")
+    volume = attr("@volume")
     mode = attr("@mode", Choice("host direct"))
 
 
 class NvmeSource(SourceBase, kind="nvme"):
     """A namespace of an NVMe drive that QEMU drives itself."""
 
-    type = attr("@type", Choice("pci"), required=True)
+    type = attr("@type", Choice("pci"), required=(c.VIR_ERR_XML_ERROR, "missing 'type' attribute to disk source"))
     managed = attr("@managed", YES_NO)
-    namespace = attr("@namespace", ULONG, required=True)
-    address = sub("address", Address)
+    namespace = attr(
+        "@namespace", ULONG, required=(c.VIR_ERR_XML_ERROR, "missing 'namespace' attribute to disk source")
+    )
+    domain = attr("address/@domain", HEX16, default=0)
+    bus = attr("address/@bus", HEX8, default=0)
+    slot = attr("address/@slot", HEX8, default=0)
+    function = attr("address/@function", HEX4, default=0)
 
 
 class VhostUserSource(SourceBase, kind="vhostuser"):
     """A socket of a process that serves the disk."""
 
-    type = attr("@type")
+    type = attr("@type", required=(c.VIR_ERR_XML_ERROR, "missing 'type' attribute for vhostuser disk source"))
     path = attr("@path")
     mode = attr("@mode")
     reconnect = sub("reconnect", Reconnect)
@@ -232,7 +331,7 @@ class DiskDriver(Model):
     """How QEMU treats the disk."""
 
     name = attr("@name")
-    type = attr("@type", FORMATS, bad=(c.VIR_ERR_CONFIG_UNSUPPORTED, "unknown driver format value '%s'"))
+    type = attr("@type", DRIVER_FORMATS, bad=(c.VIR_ERR_CONFIG_UNSUPPORTED, "unknown driver format value '%s'"))
     cache = attr("@cache", Choice("default none writethrough writeback directsync unsafe"), omit="default")
     error_policy = attr("@error_policy", Choice("default stop report ignore enospace"), omit="default")
     rerror_policy = attr("@rerror_policy", Choice("default stop report ignore"), omit="default")
@@ -268,9 +367,9 @@ class Disk(Device):
     heads = attr("geometry/@heads", UINT)
     sectors = attr("geometry/@secs", UINT)
     translation = attr("geometry/@trans", Choice("none auto lba"))
-    logical_block_size = attr("blockio/@logical_block_size", UINT)
-    physical_block_size = attr("blockio/@physical_block_size", UINT)
-    discard_granularity = attr("blockio/@discard_granularity", UINT)
+    logical_block_size = attr("blockio/@logical_block_size", UINT, omit=0)
+    physical_block_size = attr("blockio/@physical_block_size", UINT, omit=0)
+    discard_granularity = attr("blockio/@discard_granularity", UINT, omit=0)
     target = attr("target/@dev")
     bus = attr("target/@bus", BUSES)
     tray = attr("target/@tray", Choice("closed open"), omit="closed")

@@ -4,7 +4,7 @@ The kinds of Graphics, Listen and Audio are libvirt's types of these.
 """
 
 from virtd import constants as c
-from virtd.conf.domain.base import Device, VirtioOptions
+from virtd.conf.domain.base import Device, Info, VirtioOptions
 from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
 from virtd.conf.xml.types import INT, ON_OFF, POSITIVE, UINT, YES_NO, Choice
 
@@ -38,7 +38,7 @@ class NoListen(Listen, kind="none"):
     """Nowhere: clients get a descriptor."""
 
 
-class Graphics(Model, by="@type", bad=(UNSUPPORTED, "unknown graphics device type '%s'")):
+class Graphics(Model, by="@type"):
     """How the guest's screen is seen from outside."""
 
 
@@ -46,6 +46,7 @@ class ServerGraphics(Graphics):
     """What VNC and SPICE have in common. The port is None until there is one, autoport says who chooses it."""
 
     listens = subs("listen", Listen)
+    audio_id = attr("audio/@id", POSITIVE)
 
 
 class VncGraphics(ServerGraphics, kind="vnc"):
@@ -63,6 +64,11 @@ class VncGraphics(ServerGraphics, kind="vnc"):
     passwd_valid_to = attr("@passwdValidTo")
     connected = attr("@connected", Choice("fail disconnect keep"), bad=(UNSUPPORTED, "unknown connected value %s"))
 
+    def loaded(self, el: Element, view: View) -> None:
+        """What is said of a password is nothing without one."""
+        if self.passwd is None:
+            self.passwd_valid_to = self.connected = None
+
     def shown(self, view: View) -> "VncGraphics":
         """A port that was chosen at start is not part of the definition."""
         if self.autoport and not (view.live and self.port):
@@ -72,12 +78,15 @@ class VncGraphics(ServerGraphics, kind="vnc"):
         return self
 
 
+CHANNELS = Choice("main display inputs cursor playback record smartcard usbredir")
+
+
 class SpiceChannel(Model):
     """Whether one of SPICE's channels must be encrypted."""
 
     name = attr(
         "@name",
-        Choice("main display inputs cursor playback record smartcard usbredir"),
+        CHANNELS,
         required=True,
     )
     mode = attr("@mode", Choice("any secure insecure"), required=True)
@@ -108,6 +117,13 @@ class SpiceGraphics(ServerGraphics, kind="spice"):
     gl = attr("gl/@enable", YES_NO)
     rendernode = attr("gl/@rendernode")
 
+    def loaded(self, el: Element, view: View) -> None:
+        """What is said of a password is nothing without one; the last word on a channel counts."""
+        if self.passwd is None:
+            self.passwd_valid_to = self.connected = None
+        by_name = {channel.name: channel for channel in self.channels if channel.mode != "any"}
+        self.channels = [by_name[name] for name in CHANNELS.names if name in by_name]
+
     def shown(self, view: View) -> "SpiceGraphics":
         """A port that was chosen at start is not part of the definition."""
         if self.autoport and not view.live and (self.port or self.tls_port):
@@ -122,7 +138,7 @@ class SdlGraphics(Graphics, kind="sdl"):
 
     display = attr("@display")
     xauth = attr("@xauth")
-    fullscreen = attr("@fullscreen", YES_NO)
+    fullscreen = attr("@fullscreen", YES_NO, omit=False)
     gl = attr("gl/@enable", YES_NO)
 
 
@@ -135,8 +151,9 @@ class HeadlessGraphics(Graphics, kind="egl-headless"):
 class DbusGraphics(Graphics, kind="dbus"):
     """A display on D-Bus."""
 
-    p2p = attr("@p2p", YES_NO)
+    p2p = attr("@p2p", YES_NO, omit=False)
     address = attr("@address")
+    audio_id = attr("audio/@id", POSITIVE)
     gl = attr("gl/@enable", YES_NO)
     rendernode = attr("gl/@rendernode")
 
@@ -208,6 +225,13 @@ class Sound(Device):
     codecs = subs("codec", Codec)
     audio_id = attr("audio/@id", POSITIVE)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """Only HDA controllers have codecs; the speaker is part of the machine."""
+        if self.model not in ("ich6", "ich9"):
+            self.codecs = []
+        if self.model == "pcspk":
+            self.info = Info()
+
 
 class AudioStream(Model):
     """Sound in one direction."""
@@ -253,8 +277,8 @@ class InputSource(Model):
     dev = attr("@dev")
     evdev = attr("@evdev")
     grab = attr("@grab", Choice("all"))
-    repeat = attr("@repeat", ON_OFF)
     grab_toggle = attr("@grabToggle", Choice("ctrl-ctrl alt-alt shift-shift meta-meta scrolllock ctrl-scrolllock"))
+    repeat = attr("@repeat", ON_OFF)
 
 
 class InputDriver(Model):

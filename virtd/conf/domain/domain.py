@@ -1,5 +1,7 @@
 """<domain>: the root of the model. What stands here is only what belongs to the guest as a whole."""
 
+from uuid import uuid4
+
 from virtd import constants as c
 from virtd.conf.domain.chardev import Channel, Console, Parallel, Serial
 from virtd.conf.domain.controller import Controller
@@ -28,8 +30,9 @@ from virtd.conf.domain.hostdev import Hostdev
 from virtd.conf.domain.interface import Interface
 from virtd.conf.domain.memory import BlkioTune, CpuTune, IothreadDef, MemoryBacking, MemoryTune, NumaTune
 from virtd.conf.domain.os import IdRange, Os, PerfEvent, Pm, Resource, Seclabel, Sysinfo
-from virtd.conf.xml.model import NAMESPACES, Model, attr, part, raw, sub, subs
+from virtd.conf.xml.model import NAMESPACES, Element, Model, View, attr, part, raw, sub, subs
 from virtd.conf.xml.types import CPUSET, INT, KIB, ON_OFF, TEXT, UINT, UUID, Choice
+from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
@@ -38,6 +41,13 @@ INTERNAL = c.VIR_ERR_INTERNAL_ERROR
 VIRT_TYPES = Choice("qemu kqemu kvm xen lxc uml openvz test vmware hyperv vbox phyp parallels bhyve vz hvf")
 ACTIONS = Choice("destroy restart rename-restart preserve")
 CRASH_ACTIONS = Choice("destroy restart rename-restart preserve coredump-destroy coredump-restart")
+
+
+class KeyWrap(Model):
+    """Whether an IBM machine wraps a kind of keys for the guest."""
+
+    name = attr("@name", Choice("aes dea"), required=True)
+    state = attr("@state", ON_OFF, required=True)
 
 
 class QemuArg(Model):
@@ -53,26 +63,42 @@ class QemuEnv(Model):
     value = attr("@value")
 
 
+class QemuCapability(Model):
+    """A capability that QEMU is taken to have, or not to have, whatever probing says."""
+
+    capability = attr("@capability", required=True)
+
+
+class QemuProperty(Model):
+    """A property of a QEMU device that is set in another way than virtd would."""
+
+    name = attr("@name", required=True)
+    type = attr("@type", Choice("string signed unsigned bool remove"), required=True)
+    value = attr("@value")
+
+
+class QemuOverride(Model):
+    """Properties of one device, by its alias."""
+
+    alias = attr("@alias", required=True)
+    properties = subs("qemu:frontend/qemu:property", QemuProperty)
+
+
 class Domain(
     Model,
-    refuse="bootloader bootloader_args launchSecurity keywrap devices/crypto devices/nvram "
-    "{http://libvirt.org/schemas/domain/qemu/1.0}capabilities {http://libvirt.org/schemas/domain/qemu/1.0}override "
-    "{http://libvirt.org/schemas/domain/qemu/1.0}deprecation",
+    refuse="launchSecurity devices/crypto devices/nvram",
 ):
     """A guest."""
 
-    type = attr(
-        "@type",
-        VIRT_TYPES,
-        required=(c.VIR_ERR_INTERNAL_ERROR, "missing domain type attribute"),
-        bad=(UNSUPPORTED, "invalid domain type %s"),
-    )
+    type = attr("@type", VIRT_TYPES, bad=(UNSUPPORTED, "invalid domain type %s"))
     id = attr("@id", INT, live=True)
     qemu_namespace = attr(
         "@xmlns:qemu",
         TEXT,
         default=NAMESPACES["qemu"],
-        when=lambda d, view: bool(d.qemu_args or d.qemu_env),
+        when=lambda d, view: bool(
+            d.qemu_args or d.qemu_env or d.qemu_add or d.qemu_del or d.qemu_deprecation or d.qemu_overrides
+        ),
     )
     name = attr("name")
     uuid = attr("uuid", UUID, bad=(c.VIR_ERR_INTERNAL_ERROR, "malformed uuid element"))
@@ -93,13 +119,13 @@ class Domain(
     vcpu_current = attr("vcpu/@current", UINT)
     vcpu = attr("vcpu", UINT, bad=(c.VIR_ERR_XML_ERROR, "maximum vcpus count must be an integer"))
     vcpus = subs("vcpus/vcpu", Vcpu)
-    iothreads = attr("iothreads", UINT)
+    iothreads = attr("iothreads", UINT, bad=(c.VIR_ERR_XML_ERROR, "invalid iothreads count '%s'"))
     iothread_ids = subs("iothreadids/iothread", IothreadDef)
     default_iothread_min = attr("defaultiothread/@thread_pool_min", INT)
     default_iothread_max = attr("defaultiothread/@thread_pool_max", INT)
     cputune = sub("cputune", CpuTune)
     numatune = sub("numatune", NumaTune)
-    resource = sub("resource", Resource)
+    resource = sub("resource", Resource, only=(c.VIR_ERR_XML_ERROR, "only one resource element is supported"))
     sysinfo = subs("sysinfo", Sysinfo)
     os = part("os", Os)
     uidmap = subs("idmap/uid", IdRange)
@@ -145,5 +171,19 @@ class Domain(
     iommu = sub("devices/iommu", Iommu, only=(c.VIR_ERR_XML_ERROR, "only a single IOMMU device is supported"))
     vsock = sub("devices/vsock", Vsock, only=(c.VIR_ERR_XML_ERROR, "only a single vsock device is supported"))
     seclabels = subs("seclabel", Seclabel)
+    keywraps = subs("keywrap/cipher", KeyWrap)
     qemu_args = subs("qemu:commandline/qemu:arg", QemuArg)
     qemu_env = subs("qemu:commandline/qemu:env", QemuEnv)
+    qemu_add = subs("qemu:capabilities/qemu:add", QemuCapability)
+    qemu_del = subs("qemu:capabilities/qemu:del", QemuCapability)
+    qemu_overrides = subs("qemu:override/qemu:device", QemuOverride)
+    qemu_deprecation = attr("qemu:deprecation/@behavior")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """An empty <genid> asks for one to be made."""
+        if self.genid is None and el.find("genid") is not None:
+            self.genid = str(uuid4())
+        if el.find("bootloader") is not None:
+            raise VirtError(UNSUPPORTED, "bootloader is not supported by QEMU", domain=c.VIR_FROM_QEMU)
+        if self.vcpu is None and el.find("vcpu") is not None:
+            raise VirtError(c.VIR_ERR_XML_ERROR, "maximum vcpus count must be an integer", domain=c.VIR_FROM_DOMAIN)

@@ -1,11 +1,33 @@
 """<features> and <clock>: what the machine has besides devices, and how its time passes."""
 
+import re
+
 from virtd import constants as c
-from virtd.conf.xml.model import Element, Model, View, attr, flag, sub, subs
+from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs, unsupported
 from virtd.conf.xml.types import LONG, ON_OFF, UINT, UINT0, ULONG, YES_NO, Choice, Size
 from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
+
+
+MIN_RETRIES = 4095
+MAX_VENDOR = 12
+
+
+def xml_error(text: str) -> VirtError:
+    """VIR_ERR_XML_ERROR of a domain."""
+    return VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
+
+
+def need_states(el: Element) -> None:
+    """Each feature of a hypervisor says whether it is on.
+
+    Raises:
+        VirtError: VIR_ERR_XML_ERROR.
+    """
+    for child in el.iterchildren("*"):
+        if child.get("state") is None:
+            raise missing_attribute("state", child)
 
 
 class Hyperv(Model):
@@ -34,7 +56,22 @@ class Hyperv(Model):
     def loaded(self, el: Element, view: View) -> None:
         """Refuse what libvirt does not know."""
         refuse_unknown(self, el, "unsupported HyperV Enlightenment feature: %s")
+        need_states(el)
         self.mode = self.mode or "custom"
+        if self.spinlocks:
+            if self.spinlock_retries is None:
+                found = el.find("spinlocks")
+                assert found is not None
+                raise missing_attribute("retries", found)
+            if self.spinlock_retries < MIN_RETRIES:
+                raise xml_error(f"HyperV spinlock retry count must be at least {MIN_RETRIES}")
+        if self.vendor:
+            if self.vendor_id is None:
+                raise xml_error("missing 'value' attribute for HyperV feature 'vendor_id'")
+            if len(self.vendor_id) > MAX_VENDOR:
+                raise xml_error(f"HyperV vendor_id value must not be more than {MAX_VENDOR} characters.")
+            if "," in self.vendor_id:
+                raise xml_error("HyperV vendor_id value is invalid")
 
 
 class Kvm(Model):
@@ -50,6 +87,7 @@ class Kvm(Model):
     def loaded(self, el: Element, view: View) -> None:
         """Refuse what libvirt does not know."""
         refuse_unknown(self, el, "unsupported KVM feature: %s")
+        need_states(el)
 
 
 class Hap(Model):
@@ -60,7 +98,6 @@ class Hap(Model):
 
 class Features(
     Model,
-    refuse="viridian privnet capabilities gic hpt htm nested-hv ccf-assist xen cfpc sbbc ibs async-teardown",
 ):
     """What the machine has, or has not."""
 
@@ -68,6 +105,8 @@ class Features(
     apic = flag("apic")
     apic_eoi = attr("apic/@eoi", ON_OFF)
     pae = flag("pae")
+    viridian = flag("viridian")
+    privnet = flag("privnet")
     hap = sub("hap", Hap, keep=True)
     hyperv = sub("hyperv", Hyperv)
     kvm = sub("kvm", Kvm, keep=True)
@@ -79,17 +118,31 @@ class Features(
     ioapic = attr("ioapic/@driver", Choice("qemu kvm"))
     vmcoreinfo = attr("vmcoreinfo/@state", ON_OFF)
     msrs = attr("msrs/@unknown", Choice("ignore fault"))
+    xen_e820_host = attr("xen/e820_host/@state", ON_OFF)
+    xen_passthrough = attr("xen/passthrough/@state", ON_OFF)
+    xen_passthrough_mode = attr("xen/passthrough/@mode", Choice("sync_pt share_pt"))
     tcg_tb_cache = attr("tcg/tb-cache", Size("KiB", "KiB"))
 
     def loaded(self, el: Element, view: View) -> None:
         """A feature that is named is on; a name that libvirt does not know is refused."""
+        for child in el.iterchildren("*"):
+            if child.tag == "capabilities" and (len(child) or child.get("policy", "default") != "default"):
+                raise unsupported("capabilities")
+            if child.tag in OTHER_MACHINES:
+                text = f"The '{child.tag}' feature is not supported for this architecture or machine type"
+                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
         refuse_unknown(self, el, "unexpected feature '%s'")
+        msrs = el.find("msrs")
+        if msrs is not None and self.msrs is None:
+            raise missing_attribute("unknown", msrs)
         for name in STATES:
             if getattr(self, name) is None and el.find(name) is not None:
                 setattr(self, name, True)
         if self.hap is not None and self.hap.state is None:
             self.hap.state = True
 
+
+OTHER_MACHINES = ("gic", "hpt", "htm", "nested-hv", "ccf-assist", "cfpc", "sbbc", "ibs")
 
 # Those that are on if nothing else is said.
 STATES = ("pvspinlock", "pmu", "vmport", "smm", "vmcoreinfo")
@@ -110,9 +163,12 @@ class Timer(Model):
     present = attr("@present", YES_NO)
     tickpolicy = attr("@tickpolicy", Choice("delay catchup merge discard"))
     track = attr("@track", Choice("boot guest wall realtime"))
-    frequency = attr("@frequency", ULONG)
+    frequency = attr("@frequency", ULONG, omit=0)
     mode = attr("@mode", Choice("auto native emulate paravirt smpsafe"))
     catchup = sub("catchup", Catchup)
+
+
+LONG_ADJUSTMENT = re.compile(r"\s*[+-]?[0-9]{1,18}", re.ASCII)
 
 
 class Clock(Model):
@@ -132,11 +188,19 @@ class Clock(Model):
 
     def loaded(self, el: Element, view: View) -> None:
         """What each way of keeping time needs to know."""
-        if self.offset != "variable":
-            self.adjustment = None if self.adjustment == "reset" or self.offset == "absolute" else self.adjustment
-            self.basis = None
-        else:
+        number = self.adjustment is None or LONG_ADJUSTMENT.fullmatch(self.adjustment) is not None
+        if self.offset == "variable" and not number:
+            self.adjustment = None
+        elif self.offset in ("utc", "localtime") and not number and self.adjustment != "reset":
+            raise xml_error(f"unknown clock adjustment '{self.adjustment}'")
+        if self.offset in ("utc", "localtime") and self.adjustment not in (None, "reset"):
+            self.basis, self.offset = self.offset, "variable"
+        if self.offset == "variable":
             self.adjustment, self.basis = self.adjustment or "0", self.basis or "utc"
+        else:
+            self.basis = None
+            if self.offset not in ("utc", "localtime"):
+                self.adjustment = None
         if self.offset != "timezone":
             self.timezone = None
         elif self.timezone is None:
@@ -161,7 +225,7 @@ def refuse_unknown(model: Model, el: Element, text: str) -> None:
     Raises:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED with `text`, %s being the child's name.
     """
-    known = model.plan().by_tag
+    known = {*model.plan().by_tag, "capabilities"}
     for child in el.iterchildren("*"):
         if child.tag not in known:
             raise VirtError(UNSUPPORTED, text.replace("%s", child.tag), domain=c.VIR_FROM_DOMAIN)

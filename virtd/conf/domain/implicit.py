@@ -9,7 +9,8 @@ from virtd.conf.domain.basics import is_i440fx, is_q35, xml_error
 from virtd.conf.domain.chardev import Channel, Console, Serial
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.devices import Balloon
-from virtd.conf.domain.display import Audio, Input, SpiceGraphics, Video, VncGraphics
+from virtd.conf.domain.disk import Disk
+from virtd.conf.domain.display import Audio, Input, SdlGraphics, SpiceGraphics, Video, VncGraphics
 from virtd.conf.domain.domain import Domain
 from virtd.conf.host import Emulator
 
@@ -92,6 +93,35 @@ def assign_indexes(domain: Domain) -> None:
             last_usb = controller
 
 
+def place_hostdevs(domain: Domain) -> None:
+    """Give SCSI host devices the first free unit of the first controller that has one."""
+    used = {
+        one.info.address.key
+        for one in (*domain.disks, *domain.hostdevs)
+        if isinstance(one.info.address, DriveAddress) and (not isinstance(one, Disk) or one.bus == "scsi")
+    }
+    for hostdev in domain.hostdevs:
+        if hostdev.type != "scsi" or hostdev.info.address is not None:
+            continue
+        controller = unit = 0
+        while (controller, 0, 0, unit) in used or unit == RESERVED_UNIT:
+            controller, unit = (controller, unit + 1) if unit < RESERVED_UNIT * 2 else (controller + 1, 0)
+        hostdev.info.address = DriveAddress(controller=controller, unit=unit)
+        used.add((controller, 0, 0, unit))
+
+
+RESERVED_UNIT = 7
+"""The unit of the controller itself."""
+
+
+def add_hostdev_controllers(domain: Domain) -> None:
+    """Add the controllers that SCSI host devices are plugged into."""
+    places = [one.info.address for one in domain.hostdevs if one.type == "scsi"]
+    highest = max((place.controller for place in places if isinstance(place, DriveAddress)), default=-1)
+    for index in range(highest + 1):
+        maybe_add(domain, "scsi", index)
+
+
 def add_machine_devices(domain: Domain, emulator: Emulator) -> None:
     """Add what the machine has by itself or what libvirt gives to every guest."""
     machine = domain.os.machine or ""
@@ -133,10 +163,10 @@ def add_audio(domain: Domain) -> None:
     if not domain.graphics:
         domain.audios.append(Audio(id=1, type="none"))
         return
-    last = domain.graphics[-1]
-    if isinstance(last, SpiceGraphics):
+    speaking = [one for one in domain.graphics if isinstance(one, SpiceGraphics | VncGraphics | SdlGraphics)]
+    if speaking and isinstance(speaking[-1], SpiceGraphics):
         domain.audios.append(Audio(id=1, type="spice"))
-    elif isinstance(last, VncGraphics):
+    elif speaking and isinstance(speaking[-1], VncGraphics):
         domain.audios.append(Audio(id=1, type="none"))
 
 
@@ -183,10 +213,6 @@ def add_controllers(domain: Domain) -> None:
         for disk in domain.disks:
             if disk.bus == bus and isinstance(disk.info.address, DriveAddress):
                 highest = max(highest, disk.info.address.controller)
-        if bus == "scsi":
-            for hostdev in domain.hostdevs:
-                if hostdev.type == "scsi" and isinstance(hostdev.info.address, DriveAddress):
-                    highest = max(highest, hostdev.info.address.controller)
         for index in range(highest + 1):
             maybe_add(domain, bus, index)
     users: list[Channel | Console] = [*domain.channels, *domain.consoles]

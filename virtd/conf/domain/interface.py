@@ -3,13 +3,37 @@
 The kinds of InterfaceSource are libvirt's interface types.
 """
 
+from uuid import uuid4
+
 from virtd import constants as c
 from virtd.conf.domain.base import Address, Device, Reconnect, VirtioOptions
 from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
 from virtd.conf.xml.types import MAC, ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice
+from virtd.errors import VirtError
 
 TYPES = Choice("user ethernet vhostuser server client mcast network bridge internal direct hostdev udp vdpa null vds")
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
+
+
+NEED_SOURCE = (
+    "network",
+    "bridge",
+    "direct",
+    "vdpa",
+    "vhostuser",
+    "internal",
+    "hostdev",
+    "vds",
+    "server",
+    "client",
+    "mcast",
+    "udp",
+)
+
+
+def xml_error(text: str) -> VirtError:
+    """VIR_ERR_XML_ERROR of a domain."""
+    return VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
 
 
 class Ip(Model):
@@ -19,6 +43,10 @@ class Ip(Model):
     family = attr("@family", Choice("ipv4 ipv6"))
     prefix = attr("@prefix", UINT)
     peer = attr("@peer")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """The family is that of the address."""
+        self.family = "ipv6" if ":" in (self.address or "") else "ipv4"
 
 
 class Route(Model):
@@ -42,7 +70,12 @@ class Local(Model):
 class VirtualPort(Model):
     """What a switch needs to know of the port (802.1Qbg, 802.1Qbh, Open vSwitch, midonet)."""
 
-    type = attr("@type", Choice("none 802.1Qbg 802.1Qbh openvswitch midonet"), omit="none")
+    type = attr(
+        "@type",
+        Choice("none 802.1Qbg 802.1Qbh openvswitch midonet"),
+        omit="none",
+        bad=(UNSUPPORTED, "unknown virtualport type %s"),
+    )
     managerid = attr("parameters/@managerid", UINT)
     typeid = attr("parameters/@typeid", UINT)
     typeidversion = attr("parameters/@typeidversion", UINT)
@@ -135,10 +168,8 @@ class InterfaceSource(Model, by="."):
     """What an interface is connected to."""
 
 
-class UserSource(InterfaceSource, kind="user null vds"):
+class UserSource(InterfaceSource, kind="user null"):
     """QEMU's own user mode network."""
-
-    dev = attr("source/@dev")
 
 
 class EthernetSource(InterfaceSource, kind="ethernet"):
@@ -151,16 +182,16 @@ class EthernetSource(InterfaceSource, kind="ethernet"):
 class VhostUserSource(InterfaceSource, kind="vhostuser"):
     """A socket of a process that is the switch."""
 
-    type = attr("source/@type")
-    path = attr("source/@path")
-    mode = attr("source/@mode", Choice("client server"))
+    type = attr("source/@type", Choice("unix"), required=True)
+    path = attr("source/@path", required=True)
+    mode = attr("source/@mode", Choice("client server"), required=True)
     reconnect = sub("source/reconnect", Reconnect)
 
 
 class NetworkSource(InterfaceSource, kind="network"):
     """A virtual network."""
 
-    network = attr("source/@network")
+    network = attr("source/@network", required=True)
     portgroup = attr("source/@portgroup")
     portid = attr("source/@portid", live=True)
     bridge = attr("source/@bridge", live=True)
@@ -169,34 +200,46 @@ class NetworkSource(InterfaceSource, kind="network"):
 class BridgeSource(InterfaceSource, kind="bridge"):
     """A bridge of the host."""
 
-    bridge = attr("source/@bridge")
+    bridge = attr("source/@bridge", required=True)
 
 
 class InternalSource(InterfaceSource, kind="internal"):
     """A network within one host."""
 
-    name = attr("source/@name")
+    name = attr("source/@name", required=True)
 
 
 class DirectSource(InterfaceSource, kind="direct"):
     """A macvtap on a device of the host."""
 
-    dev = attr("source/@dev")
-    mode = attr("source/@mode", Choice("vepa private bridge passthrough"), bad=(UNSUPPORTED, "unknown mode '%s'"))
+    dev = attr("source/@dev", required=True)
+    mode = attr(
+        "source/@mode",
+        Choice("vepa private bridge passthrough"),
+        default="vepa",
+        bad=(UNSUPPORTED, "unknown mode '%s'"),
+    )
 
 
-class SocketSource(InterfaceSource, kind="udp server client mcast"):
+class SocketSource(InterfaceSource, kind="udp client mcast"):
     """A tunnel between QEMUs by a socket."""
 
-    address = attr("source/@address")
-    port = attr("source/@port", UINT)
+    address = attr("source/@address", required=True)
+    port = attr("source/@port", UINT, required=True)
     local = sub("source/local", Local)
+
+
+class ServerSource(InterfaceSource, kind="server"):
+    """The end of such a tunnel that waits for the other."""
+
+    address = attr("source/@address")
+    port = attr("source/@port", UINT, required=True)
 
 
 class VdpaSource(InterfaceSource, kind="vdpa"):
     """A vDPA device."""
 
-    dev = attr("source/@dev")
+    dev = attr("source/@dev", required=True)
 
 
 class HostdevSource(InterfaceSource, kind="hostdev"):
@@ -206,6 +249,29 @@ class HostdevSource(InterfaceSource, kind="hostdev"):
     backend = attr("driver/@name", Choice("kvm vfio xen"))
     startup_policy = attr("source/@startupPolicy")
     address = sub("source/address", Address)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It is somewhere."""
+        if self.address is None and el.find("source") is not None:
+            raise xml_error("missing source address type")
+
+
+class PortRange(Model):
+    """Ports that are forwarded, or not."""
+
+    start = attr("@start", POSITIVE)
+    end = attr("@end", POSITIVE)
+    to = attr("@to", POSITIVE)
+    exclude = attr("@exclude", YES_NO)
+
+
+class PortForward(Model):
+    """Ports of the host that lead to the guest."""
+
+    proto = attr("@proto", Choice("tcp udp"), required=True)
+    address = attr("@address")
+    dev = attr("@dev")
+    ranges = subs("range", PortRange)
 
 
 class Interface(Device):
@@ -223,6 +289,7 @@ class Interface(Device):
     isolated = attr("port/@isolated", YES_NO)
     ips = subs("ip", Ip)
     routes = subs("route", Route)
+    port_forwards = subs("portForward", PortForward)
     script = attr("script/@path")
     downscript = attr("downscript/@path")
     backenddomain = attr("backenddomain/@name")
@@ -232,7 +299,7 @@ class Interface(Device):
     guest_actual = attr("guest/@actual", live=True)
     model = attr("model/@type")
     driver = sub("driver", InterfaceDriver)
-    backend_type = attr("backend/@type", Choice("default passt"), omit="default")
+    backend_type = attr("backend/@type", Choice("default"), omit="default")
     tap = attr("backend/@tap")
     vhost = attr("backend/@vhost")
     log_file = attr("backend/@logFile")
@@ -245,6 +312,18 @@ class Interface(Device):
 
     def loaded(self, el: Element, view: View) -> None:
         """What the type says of other values."""
+        if self.type in NEED_SOURCE and el.find("source") is None:
+            raise xml_error(f"interface type='{self.type}' requires a 'source' element")
+        if self.model is None and self.type == "vdpa":
+            self.model = "virtio"
+        if self.mac is not None and int(self.mac[:2], 16) & 1:
+            given = el.find("mac")
+            text = given.get("address") if given is not None else ""
+            raise xml_error(f"expected unicast mac address, found multicast '{text}'")
+        if self.vlan is not None and len(self.vlan.tags) > 1 and self.vlan.trunk is None:
+            self.vlan.trunk = True
+        if self.virtualport is not None and self.virtualport.type == "openvswitch" and not self.virtualport.interfaceid:
+            self.virtualport.interfaceid = str(uuid4())
         if self.type == "hostdev" or not (self.model or "").startswith("virtio"):
             self.driver = self.vhost = None
         elif self.driver is not None and self.driver.queues == 1:

@@ -1,12 +1,14 @@
 """How the guest's memory, CPUs and I/O are laid out on the host: backing, limits, pinning, NUMA policy."""
 
 from virtd import constants as c
-from virtd.conf.xml.model import Model, attr, flag, sub, subs
-from virtd.conf.xml.types import BITMAP, CPUSET, INT, KIB, LONG, NODESET, POSITIVE, UINT, ULONG, Choice
+from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs
+from virtd.conf.xml.types import BITMAP, CPUSET, INT, KIB, LONG, NODESET, POSITIVE, UINT, ULONG, Choice, Type
+from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
 SCHEDULERS = Choice("batch idle fifo rr")
+BAD_MODE = (UNSUPPORTED, "Unsupported NUMA memory tuning mode '%s'")
 MEMORY_MODES = Choice("strict preferred interleave restrictive")
 
 
@@ -29,9 +31,15 @@ class MemoryBacking(Model):
     hugepages = sub("hugepages", HugePages, keep=True)
     nosharepages = flag("nosharepages")
     locked = flag("locked")
-    source = attr("source/@type", Choice("file anonymous memfd"))
-    access = attr("access/@mode", Choice("shared private"))
-    allocation = attr("allocation/@mode", Choice("immediate ondemand"))
+    source = attr(
+        "source/@type", Choice("file anonymous memfd"), bad=(UNSUPPORTED, "unknown memoryBacking/source/type '%s'")
+    )
+    access = attr("access/@mode", Choice("shared private"), bad=(UNSUPPORTED, "unknown memoryBacking/access/mode '%s'"))
+    allocation = attr(
+        "allocation/@mode",
+        Choice("immediate ondemand"),
+        bad=(UNSUPPORTED, "unknown memoryBacking/allocation/mode '%s'"),
+    )
     allocation_threads = attr("allocation/@threads", POSITIVE)
     discard = flag("discard")
 
@@ -41,7 +49,7 @@ class MemoryTune(Model):
 
     hard_limit = attr("hard_limit", KIB)
     soft_limit = attr("soft_limit", KIB)
-    min_guarantee = attr("min_guarantee", KIB)
+    min_guarantee = attr("min_guarantee", KIB, omit=0)
     swap_hard_limit = attr("swap_hard_limit", KIB)
 
 
@@ -56,11 +64,37 @@ class BlkioDevice(Model):
     write_bytes = attr("write_bytes_sec", ULONG, bad=(c.VIR_ERR_XML_ERROR, "could not parse write bytes sec %s"))
 
 
+class Lenient(Type[int]):
+    """A number; what is none is 0, that is, not there."""
+
+    def parse(self, text: str) -> int:
+        try:
+            return UINT.parse(text)
+        except ValueError:
+            return 0
+
+
+LENIENT = Lenient()
+
+
 class BlkioTune(Model):
     """Limits of the cgroup I/O controller."""
 
-    weight = attr("weight", UINT, omit=0)
+    weight = attr("weight", LENIENT, omit=0)
     devices = subs("device", BlkioDevice)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Each device is named, and once."""
+        seen: set[str] = set()
+        for device in self.devices:
+            text = None
+            if device.path is None:
+                text = "missing per-device path"
+            elif device.path in seen:
+                text = f"duplicate blkio device path '{device.path}'"
+            if text is not None:
+                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
+            seen.add(device.path or "")
 
 
 class VcpuPin(Model):
@@ -83,27 +117,66 @@ class IothreadPin(Model):
     cpuset = attr("@cpuset", CPUSET)
 
 
+def check_priority(scheduler: str | None, priority: int | None, el: Element) -> int | None:
+    """The priority that goes with a scheduler.
+
+    Raises:
+        VirtError: VIR_ERR_XML_ERROR if it is missing.
+    """
+    if scheduler not in ("fifo", "rr"):
+        return None
+    if priority is None:
+        raise missing_attribute("priority", el)
+    return priority
+
+
 class VcpuSched(Model):
     """How some virtual CPUs are scheduled."""
 
     vcpus = attr("@vcpus", BITMAP)
-    scheduler = attr("@scheduler", SCHEDULERS)
+    scheduler = attr("@scheduler", SCHEDULERS, required=True)
     priority = attr("@priority", INT)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Real time needs a priority, the others have none."""
+        self.priority = check_priority(self.scheduler, self.priority, el)
 
 
 class IothreadSched(Model):
     """How some I/O threads are scheduled."""
 
     iothreads = attr("@iothreads", BITMAP)
-    scheduler = attr("@scheduler", SCHEDULERS)
+    scheduler = attr("@scheduler", SCHEDULERS, required=True)
     priority = attr("@priority", INT)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Real time needs a priority, the others have none."""
+        self.priority = check_priority(self.scheduler, self.priority, el)
 
 
 class EmulatorSched(Model):
     """How the emulator's own threads are scheduled."""
 
-    scheduler = attr("@scheduler", SCHEDULERS)
+    scheduler = attr("@scheduler", SCHEDULERS, required=True)
     priority = attr("@priority", INT)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Real time needs a priority, the others have none."""
+        self.priority = check_priority(self.scheduler, self.priority, el)
+
+
+PERIOD, QUOTA = (1000, 1000000), (1000, 17592186044415)
+TUNE_LIMITS = (
+    ("shares", 2, 262144),
+    ("period", *PERIOD),
+    ("quota", *QUOTA),
+    ("global_period", *PERIOD),
+    ("global_quota", *QUOTA),
+    ("emulator_period", *PERIOD),
+    ("emulator_quota", *QUOTA),
+    ("iothread_period", *PERIOD),
+    ("iothread_quota", *QUOTA),
+)
 
 
 class CpuTune(Model, refuse="cachetune memorytune"):
@@ -125,11 +198,40 @@ class CpuTune(Model, refuse="cachetune memorytune"):
     vcpuscheds = subs("vcpusched", VcpuSched)
     iothreadscheds = subs("iothreadsched", IothreadSched)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """The kernel's bounds, and what is said once."""
+        for name, low, high in TUNE_LIMITS:
+            value = getattr(self, name)
+            if value is not None and value != 0 and not (low <= value <= high) and not ("quota" in name and value < 0):
+                text = f"Value of cputune '{name}' must be in range [{low}, {high}]"
+                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
+        if len(el.findall("emulatorpin")) > 1:
+            raise VirtError(c.VIR_ERR_XML_ERROR, "only one emulatorpin is supported", domain=c.VIR_FROM_DOMAIN)
+        pins: list[tuple[str, frozenset[int] | None]] = [("vcpupin", pin.cpuset) for pin in self.vcpupins]
+        pins += [("iothreadpin", pin.cpuset) for pin in self.iothreadpins]
+        pins += [("emulatorpin", pin.cpuset) for pin in (self.emulatorpin,) if pin is not None]
+        for kind, cpuset in pins:
+            if cpuset is None:
+                raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"missing cpuset for {kind}", domain=c.VIR_FROM_DOMAIN)
+        for kind, field, scheds in (
+            ("vcpusched", "vcpus", [one.vcpus for one in self.vcpuscheds]),
+            ("iothreadsched", "iothreads", [one.iothreads for one in self.iothreadscheds]),
+        ):
+            seen: set[int] = set()
+            for numbers in scheds:
+                if numbers is None:
+                    text = f"Missing attribute '{field}' in element '{kind}'"
+                    raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
+                if seen & numbers:
+                    text = f"'{kind}' attributes '{field}' must not overlap"
+                    raise VirtError(c.VIR_ERR_XML_DETAIL, text, domain=c.VIR_FROM_DOMAIN)
+                seen |= numbers
+
 
 class NumaMemory(Model):
     """From which host nodes the guest's memory is taken."""
 
-    mode = attr("@mode", MEMORY_MODES)
+    mode = attr("@mode", MEMORY_MODES, bad=BAD_MODE)
     nodeset = attr("@nodeset", NODESET)
     placement = attr("@placement", Choice("static auto"))
 
@@ -138,7 +240,7 @@ class NumaNode(Model):
     """The same for one cell of the guest."""
 
     cellid = attr("@cellid", UINT)
-    mode = attr("@mode", MEMORY_MODES)
+    mode = attr("@mode", MEMORY_MODES, default="strict", bad=BAD_MODE)
     nodeset = attr("@nodeset", NODESET)
 
 

@@ -1,8 +1,10 @@
 """<os>: what the guest boots, and from what; <sysinfo>: what its firmware tells it of the machine."""
 
 from virtd import constants as c
+from virtd.conf.domain.disk import SourceBase
 from virtd.conf.xml.model import Element, Model, View, attr, sub, subs
-from virtd.conf.xml.types import UINT, YES_NO, Choice, Integer
+from virtd.conf.xml.types import INT, UINT, YES_NO, Choice, Integer
+from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
@@ -32,17 +34,29 @@ class Loader(Model):
             self.type = "rom"
 
 
-class Nvram(Model, refuse="@type source"):
+class Nvram(Model):
     """Where the firmware keeps its variables, and what they are at first."""
 
     template = attr("@template")
+    type = attr("@type", Choice("file block network"))
+    source = sub("source", SourceBase, by="type")
     path = attr(".")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """The variables are in a file, or in what a disk could be."""
+        if self.type is not None:
+            self.path = None
 
 
 class AcpiTable(Model):
     """An ACPI table from a file."""
 
-    type = attr("@type", Choice("slic"), required=True)
+    type = attr(
+        "@type",
+        Choice("slic"),
+        required=(c.VIR_ERR_XML_ERROR, "Missing acpi table type"),
+        bad=(c.VIR_ERR_XML_ERROR, "Unknown acpi table type: %s"),
+    )
     path = attr(".")
 
 
@@ -52,10 +66,31 @@ class BootDevice(Model):
     dev = attr("@dev", BOOT_DEVICES, required=True)
 
 
-class Os(Model, refuse="bootloader init initarg initenv initdir inituser initgroup idmap"):
+def check_firmware(os: "Os") -> None:
+    """Refuse what contradicts itself in the choice of a firmware.
+
+    Raises:
+        VirtError: VIR_ERR_XML_DETAIL.
+    """
+    text = None
+    loader = os.loader
+    if os.firmware is not None:
+        given = (name for name in ("readonly", "type") if loader is not None and getattr(loader, name) is not None)
+        first = next(given, None)
+        if first is not None:
+            text = f"loader attribute '{first}' cannot be specified when firmware autoselection is enabled"
+        elif os.nvram is not None and os.nvram.template is not None:
+            text = "nvram attribute 'template' cannot be specified when firmware autoselection is enabled"
+    elif (loader is None or loader.path is None) and (loader is not None or os.nvram is not None):
+        text = "no loader path specified and firmware auto selection disabled"
+    if text is not None:
+        raise VirtError(c.VIR_ERR_XML_DETAIL, text, domain=c.VIR_FROM_DOMAIN)
+
+
+class Os(Model):
     """What is booted, and how."""
 
-    firmware = attr("@firmware", FIRMWARES)
+    firmware = attr("@firmware", FIRMWARES, bad=(c.VIR_ERR_XML_ERROR, "unknown firmware value %s"))
     arch = attr("type/@arch")
     machine = attr("type/@machine")
     type = attr("type", bad=(UNSUPPORTED, "unknown OS type '%s'"), of=Choice("hvm linux xen exe uml xenpvh"))
@@ -74,24 +109,24 @@ class Os(Model, refuse="bootloader init initarg initenv initdir inituser initgro
         Integer(0, 65535),
         bad=(UNSUPPORTED, "invalid value for boot menu timeout, must be in range [0,65535]"),
     )
-    smbios = attr("smbios/@mode", Choice("none emulate host sysinfo"))
+    smbios = attr("smbios/@mode", Choice("none emulate host sysinfo"), bad=(UNSUPPORTED, "unknown smbios mode '%s'"))
     bios_serial = attr("bios/@useserial", YES_NO)
-    reboot_timeout = attr(
-        "bios/@rebootTimeout",
-        Integer(-1, 65535),
-        bad=(UNSUPPORTED, "invalid value for rebootTimeout, must be in range [-1,65535]"),
-    )
+    reboot_timeout = attr("bios/@rebootTimeout", INT)
 
     def loaded(self, el: Element, view: View) -> None:
-        """Without a menu there is nothing to wait for."""
+        """Without a menu there is nothing to wait for. Who lets the firmware be chosen does not choose it."""
+        check_firmware(self)
         if not self.bootmenu:
             self.bootmenu_timeout = None
+        if self.reboot_timeout is not None and not -1 <= self.reboot_timeout <= 65535:
+            text = "invalid value for rebootTimeout, must be in range [-1,65535]"
+            raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
 
 
 class Entry(Model):
     """One string of an SMBIOS table."""
 
-    name = attr("@name", required=True)
+    name = attr("@name")
     text = attr(".")
 
 
@@ -180,16 +215,19 @@ class Pm(Model):
     suspend_to_disk = attr("suspend-to-disk/@enabled", YES_NO)
 
 
+PERF_EVENTS = Choice(
+    "cmt mbmt mbml cpu_cycles instructions cache_references cache_misses branch_instructions branch_misses "
+    "bus_cycles stalled_cycles_frontend stalled_cycles_backend ref_cpu_cycles cpu_clock task_clock page_faults "
+    "context_switches cpu_migrations page_faults_min page_faults_maj alignment_faults emulation_faults"
+)
+
+
 class PerfEvent(Model):
     """A counter of the host's CPU that is kept for the guest."""
 
     name = attr(
         "@name",
-        Choice(
-            "cmt mbmt mbml cpu_cycles instructions cache_references cache_misses branch_instructions branch_misses "
-            "bus_cycles stalled_cycles_frontend stalled_cycles_backend ref_cpu_cycles cpu_clock task_clock page_faults "
-            "context_switches cpu_migrations page_faults_min page_faults_maj alignment_faults emulation_faults"
-        ),
+        PERF_EVENTS,
         required=True,
     )
     enabled = attr("@enabled", YES_NO, required=True)

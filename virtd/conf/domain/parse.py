@@ -59,14 +59,19 @@ def finish(domain: Domain, host: Host, *, inactive: bool = True) -> None:
     for disk in domain.disks:
         devicedefaults.early_disk(disk)
     implicit.sort_devices(domain)
+    for disk in domain.disks:
+        devicedefaults.place_disk(disk)
+    implicit.place_hostdevs(domain)
+    implicit.add_hostdev_controllers(domain)
+    implicit.assign_indexes(domain)
     validate.validate_early(domain)
     emulator, machine = basics.choose_emulator(domain, host)
-    implicit.assign_indexes(domain)
+    basics.fill_nvram(domain, host)
     implicit.add_machine_devices(domain, emulator)
-    basics.fill_cpu(domain, machine)
+    basics.fill_cpu(domain, emulator, machine)
     tuning.finish(domain)
     for disk in domain.disks:
-        devicedefaults.finish_disk(domain, disk)
+        devicedefaults.finish_disk(disk)
     for controller in domain.controllers:
         devicedefaults.finish_controller(domain, controller, emulator)
     for interface in domain.interfaces:

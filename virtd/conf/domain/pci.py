@@ -8,8 +8,6 @@ The rules are libvirt's, so that a definition keeps its guest's hardware where i
   first.
 """
 
-from dataclasses import dataclass, field
-
 from virtd import constants as c
 from virtd.conf.domain.base import Info, PciAddress
 from virtd.errors import VirtError
@@ -35,28 +33,36 @@ BUSES: dict[str, tuple[int, int, int, int, str]] = {
 }
 
 
-@dataclass(slots=True)
 class Bus:
-    """One bus: which functions of which slots are taken."""
+    """One bus: which functions of which slots are taken (a bit for each), and which slots root ports share."""
 
-    model: str
-    slots: dict[int, int] = field(default_factory=dict)
-    shared: set[int] = field(default_factory=set)
+    __slots__ = ("model", "shared", "slots")
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.slots: dict[int, int] = {}
+        self.shared: set[int] = set()
 
     @property
     def takes(self) -> int:
         """The kinds of devices that fit."""
         return BUSES[self.model][0]
 
-    def free_slot(self) -> int | None:
-        """The first slot in which nothing is."""
+    def find(self, *, shared: bool = False) -> tuple[int, int] | None:
+        """The first slot in which nothing is, or (`shared`) that root ports share, and its first free function."""
         _, first, last, _, _ = BUSES[self.model]
-        return next((slot for slot in range(first, last + 1) if not self.slots.get(slot)), None)
+        for slot in range(first, last + 1):
+            taken = self.slots.get(slot, 0)
+            if not taken:
+                return slot, 0
+            if shared and slot in self.shared and taken != 0xFF:
+                return slot, next(f for f in range(8) if not taken >> f & 1)
+        return None
 
     @property
     def full(self) -> bool:
         """Whether no slot is left."""
-        return self.free_slot() is None
+        return self.find() is None
 
 
 class PciBuses:
@@ -129,15 +135,10 @@ class PciBuses:
                 bus = self.buses[index]
                 if bus is None or not bus.takes & needs & KINDS or (needs & HOTPLUG and not bus.takes & HOTPLUG):
                     continue
-                if needs & ROOT_PORT:
-                    for slot in sorted(bus.shared):
-                        free = next((f for f in range(8) if not bus.slots[slot] >> f & 1), None)
-                        if free is not None:
-                            return PciAddress(bus=index, slot=slot, function=free)
-                free_slot = bus.free_slot()
-                if free_slot is not None:
-                    return PciAddress(bus=index, slot=free_slot, function=function)
-            if not self.grow:
+                found = bus.find(shared=bool(needs & ROOT_PORT))
+                if found is not None:
+                    return PciAddress(bus=index, slot=found[0], function=found[1] or function)
+            if not self.grow and needs & KINDS:
                 raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "No more available PCI slots")
             start = len(self.buses)
             self.add(needs)
@@ -157,12 +158,8 @@ class PciBuses:
         """
         if needs & PCI:
             if self.pcie:
-                try:
-                    slot = PciBuses.find(self._fixed(), TO_PCI | HOTPLUG)
-                except VirtError:
-                    self.buses.append(Bus("pcie-root-port"))
-                    slot = PciAddress(bus=len(self.buses) - 1, slot=0, function=0)
-                self.reserve(slot, TO_PCI)
+                self.buses.append(Bus("pcie-root-port"))
+                self.reserve(PciAddress(bus=len(self.buses) - 1), TO_PCI)
                 self.buses.append(Bus("pcie-to-pci-bridge"))
             else:
                 self.buses.append(Bus("pci-bridge"))
@@ -175,13 +172,14 @@ class PciBuses:
             raise _no_slot("pci-bridge")
         elif needs & BRIDGE:
             self.add(PCI)
+        elif not needs & KINDS:
+            raise VirtError(
+                c.VIR_ERR_INTERNAL_ERROR,
+                f"Cannot automatically add a new PCI bus for a device with connect flags {needs:02x}",
+                domain=c.VIR_FROM_DOMAIN,
+            )
         else:
             raise _no_slot(next((m for m, row in BUSES.items() if row[3] & needs), "device"))
-
-    def _fixed(self) -> "PciBuses":
-        twin = PciBuses([], grow=False)
-        twin.buses = self.buses
-        return twin
 
 
 def _no_slot(model: str) -> VirtError:

@@ -3,16 +3,18 @@
 from collections.abc import Iterator
 
 from virtd import constants as c
-from virtd.conf.domain.base import Info, PciAddress
+from virtd.conf.domain.base import Info, PciAddress, UsbAddress
 from virtd.conf.domain.basics import is_i440fx, is_q35, xml_error
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.implicit import maybe_add
+from virtd.conf.domain.interface import HostdevSource, InterfaceSource
 from virtd.conf.domain.pci import BUSES, HOTPLUG, PCI, PCIE, PciBuses
 from virtd.errors import VirtError
 
 _PCI_MODELS_NET = ("usb-net", "spapr-vlan", "smc91c111", "netfront")
 _COMPANIONS = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
+_PCI_SCSI = ("lsilogic", "lsisas1068", "lsisas1078", "vmpvscsi", "dc390", "am53c974")
 _NO_PCI_SOUND = ("sb16", "pcspk", "usb")
 _NO_PCI_VIDEO = ("none", "ramfb")
 
@@ -37,24 +39,30 @@ def needs(domain: Domain) -> Iterator[Need]:
     for filesystem in domain.filesystems:
         yield filesystem.info, flags.virtio(filesystem.model)
     for interface in domain.interfaces:
+        if interface.type == "hostdev":
+            continue
         if interface.model in _PCI_MODELS_NET:
+            yield interface.info, 0
             continue
         virtio = (interface.model or "").startswith("virtio") or interface.model == "e1000e"
         yield interface.info, flags.virtio(interface.model) if virtio else flags.pci
     for sound in domain.sounds:
         if sound.model not in _NO_PCI_SOUND:
-            yield sound.info, flags.pci
+            yield sound.info, 0 if sound.model == "ich7" else flags.pci
     yield from controller_needs(domain, flags)
     for disk in domain.disks:
         if disk.bus == "virtio":
             yield disk.info, flags.virtio(disk.model)
+    for interface in domain.interfaces:
+        if interface.type == "hostdev" and is_pci_source(interface.source):
+            yield interface.info, flags.pcie
     for hostdev in domain.hostdevs:
         if hostdev.type == "scsi_host":
             yield hostdev.info, flags.virtio(hostdev.model)
         elif hostdev.type in ("pci", "mdev"):
             yield hostdev.info, flags.pcie
     if domain.memballoon is not None and domain.memballoon.model != "none":
-        yield domain.memballoon.info, flags.virtio(domain.memballoon.model)
+        yield domain.memballoon.info, 0 if domain.memballoon.model == "xen" else flags.virtio(domain.memballoon.model)
     for rng in domain.rngs:
         yield rng.info, flags.virtio(rng.model)
     for watchdog in domain.watchdogs:
@@ -64,6 +72,9 @@ def needs(domain: Domain) -> Iterator[Need]:
         if video.model not in _NO_PCI_VIDEO:
             kind = flags.pcie if video.model in ("virtio", "bochs") else flags.pci
             yield video.info, kind & ~HOTPLUG if number == 0 else kind
+    for module in domain.memory_devices:
+        if module.model in ("virtio-pmem", "virtio-mem"):
+            yield module.info, flags.pcie
     for shmem in domain.shmems:
         yield shmem.info, flags.pci if shmem.model == "ivshmem" else flags.pcie
     for device in domain.inputs:
@@ -80,18 +91,27 @@ def controller_needs(domain: Domain, flags: Flags) -> Iterator[Need]:
     """The controllers on PCI, other than bridges and what the chip set has."""
     for controller in domain.controllers:
         kind, model = controller.type, controller.model
-        if kind in ("fdc", "ccid", "pci", "isa", "ide", "xenbus"):
+        if kind in ("isa", "xenbus"):
+            yield controller.info, 0
+            continue
+        if kind in ("fdc", "ccid", "pci", "ide") or model == "ibmvscsi":
             continue
         if kind == "usb":
             if model != "none":
                 yield controller.info, flags.pcie if model in ("qemu-xhci", "nec-xhci") else flags.pci & ~HOTPLUG
         elif kind == "scsi":
             virtio = (model or "").startswith("virtio")
-            yield controller.info, flags.virtio(model) if virtio else flags.pci
+            wanted = flags.virtio(model) if virtio else flags.pci
+            yield controller.info, wanted if virtio or model in _PCI_SCSI else 0
         elif kind == "virtio-serial":
             yield controller.info, flags.virtio(model)
         else:
             yield controller.info, flags.pci
+
+
+def is_pci_source(source: InterfaceSource) -> bool:
+    """Whether a network card of the host is on PCI."""
+    return not (isinstance(source, HostdevSource) and isinstance(source.address, UsbAddress))
 
 
 def address_of(info: Info) -> PciAddress | None:
@@ -147,7 +167,14 @@ def run(domain: Domain, highest: int, *, grow: bool) -> PciBuses:
     models: list[str | None] = [None] * (highest + 1)
     bridges = [one for one in domain.controllers if one.type == "pci"]
     for one in bridges:
+        if one.model is None:
+            raise VirtError(
+                c.VIR_ERR_INTERNAL_ERROR, "PCI controller model was not set correctly", domain=c.VIR_FROM_DOMAIN
+            )
         models[one.index or 0] = one.model
+    if grow:
+        filler = "pcie-root-port" if models[0] == "pcie-root" else "pci-bridge"
+        models = [model or filler for model in models]
     buses = PciBuses(models, grow=grow)
     devices = list(needs(domain))
     for one in bridges:
@@ -208,11 +235,15 @@ def fix_i440fx(domain: Domain, buses: PciBuses) -> None:
             fix(one.info, 1, 1, "Primary IDE controller must have PCI address 0:0:1.1")
             if not buses.in_use(0, 1, 1):
                 buses.reserve(PciAddress(slot=1, function=1), PCI)
-        elif one.type == "usb" and one.index == 0 and one.model == "piix3-uhci" and wants_pci(one.info):
-            one.info.address = PciAddress(slot=1, function=2)
-            buses.reserve(one.info.address, PCI)
-    if not buses.in_use(0, 1, 0):
-        buses.reserve(PciAddress(slot=1), PCI)
+        elif one.type == "usb" and one.index == 0 and one.model == "piix3-uhci":
+            given = address_of(one.info)
+            if given is None:
+                one.info.address = PciAddress(slot=1, function=2)
+                buses.reserve(one.info.address, PCI)
+            elif given.key != (0, 0, 1, 2):
+                text = "PIIX3 USB controller at index 0 must have PCI address 0:0:1.2"
+                raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_QEMU)
+    buses.reserve(PciAddress(slot=1), PCI)
     first_video(domain, buses, 2)
 
 
@@ -251,7 +282,7 @@ def fix(info: Info, slot: int, function: int, text: str) -> None:
     if given is None:
         info.address = PciAddress(slot=slot, function=function)
     elif given.key != (0, 0, slot, function):
-        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_DOMAIN)
+        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_QEMU)
 
 
 def first_video(domain: Domain, buses: PciBuses, slot: int) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from virtd import constants as c
 from virtd.conf.domain.base import DimmAddress, Info, UsbAddress, VirtioSerialAddress
-from virtd.conf.domain.basics import xml_error
+from virtd.conf.domain.basics import conf_error, xml_error
 from virtd.conf.domain.chardev import Channel, Console
 from virtd.conf.domain.devices import Hub
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.implicit import maybe_add
+from virtd.conf.domain.interface import HostdevSource
 from virtd.errors import VirtError
 
 USB_PORTS = {
@@ -116,6 +117,10 @@ def usb_devices(domain: Domain) -> Iterator[Info]:
     for hostdev in domain.hostdevs:
         if hostdev.type == "usb":
             yield hostdev.info
+    for interface in domain.interfaces:
+        source = interface.source
+        if isinstance(source, HostdevSource) and isinstance(source.address, UsbAddress):
+            yield interface.info
     for disk in domain.disks:
         if disk.bus == "usb":
             yield disk.info
@@ -152,6 +157,10 @@ def assign_usb(domain: Domain) -> None:
             buses.assign(hub.info, hub=True)
     waiting = [info for info in devices if not (isinstance(info.address, UsbAddress) and info.address.port)]
     free = sum(bus.count() for bus in buses.buses.values())
+    if not buses.buses and any(one.bus == "usb" for one in domain.inputs):
+        raise conf_error("Can't add USB input device. USB bus is disabled")
+    if not buses.buses and waiting:
+        raise conf_error("USB is disabled for this domain, but USB devices are present in the domain XML")
     while buses.buses and free < len(waiting):
         hub = Hub(type="usb")
         buses.assign(hub.info, hub=True)

@@ -2,9 +2,10 @@
 
 from typing import TypeVar
 
-from virtd.conf.domain.basics import conf_error
+from virtd.conf.domain.basics import conf_error, internal_error, xml_error
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.memory import IothreadDef, IothreadSched, NumaMemory, NumaTune, VcpuSched
+from virtd.conf.domain.os import PERF_EVENTS
 
 S = TypeVar("S", VcpuSched, IothreadSched)
 
@@ -16,6 +17,7 @@ def finish(domain: Domain) -> None:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED for what contradicts itself.
     """
     fill_iothreads(domain)
+    fill_vcpupins(domain)
     fill_placement(domain)
     tune = domain.cputune
     if tune is not None:
@@ -29,6 +31,7 @@ def finish(domain: Domain) -> None:
             for one in tune.iothreadscheds
             for n in sorted(one.iothreads or ())
         ]
+    domain.perf.sort(key=lambda event: PERF_EVENTS.names.index(event.name or ""))
     fill_seclabels(domain)
 
 
@@ -38,16 +41,36 @@ def fill_iothreads(domain: Domain) -> None:
     if domain.iothreads is None and named:
         domain.iothreads = len(named)
     count = max(domain.iothreads or 0, len(named))
-    if count:
-        domain.iothreads = count
+    domain.iothreads = count or None
     if not named:
         return
     used = {one.id for one in named}
+    for one in named:
+        if sum(other.id == one.id for other in named) > 1:
+            raise xml_error(f"duplicate iothread id '{one.id}' found")
     number = 0
     while len(named) < count:
         number += 1
         if number not in used:
             named.append(IothreadDef(id=number))
+
+
+def fill_vcpupins(domain: Domain) -> None:
+    """A vCPU is pinned once; pins of vCPUs that there are not are left out."""
+    tune = domain.cputune
+    if tune is None:
+        return
+    seen: set[int | None] = set()
+    for pin in tune.vcpupins:
+        if pin.vcpu in seen:
+            raise internal_error(f"duplicate vcpupin for vcpu '{pin.vcpu}'")
+        seen.add(pin.vcpu)
+    tune.vcpupins = [pin for pin in tune.vcpupins if (pin.vcpu or 0) < (domain.vcpu or 1)]
+    tune.vcpupins.sort(key=lambda pin: pin.vcpu or 0)
+    for sched in tune.vcpuscheds:
+        for number in sorted(sched.vcpus or ()):
+            if number >= (domain.vcpu or 1):
+                raise conf_error(f"vCPU '{number}' is not present in domain definition")
 
 
 def fill_placement(domain: Domain) -> None:
@@ -78,13 +101,37 @@ def fill_placement(domain: Domain) -> None:
             domain.numatune = tune = tune or NumaTune()
             tune.memory = NumaMemory(mode="strict", placement="auto")
     if tune is not None and tune.nodes:
+        if domain.cpu is None or domain.cpu.numa is None:
+            raise xml_error("Element 'memnode' is invalid without any guest NUMA cells")
+        cells = {cell.id for cell in domain.cpu.numa.cells}
+        seen: set[int | None] = set()
+        for node in tune.nodes:
+            if node.cellid not in cells:
+                raise xml_error("Argument 'cellid' in memnode element must correspond to existing guest's NUMA cell")
+            if node.cellid in seen:
+                raise xml_error(f"Multiple memnode elements with cellid {node.cellid}")
+            seen.add(node.cellid)
         if domain.vcpu_placement == "auto" or by_numad:
             raise conf_error("Per-node binding is not compatible with automatic NUMA placement.")
         tune.nodes.sort(key=lambda node: node.cellid or 0)
 
 
 def fill_seclabels(domain: Domain) -> None:
-    """Without a security driver on the host, a label of no particular driver is none."""
+    """What each type of label says of relabelling. Without a security driver on the host, one of no model is none."""
+    for label in domain.seclabels:
+        if label.type == "none" and label.relabel:
+            raise conf_error("resource relabeling is not compatible with 'none' label type")
+        if label.type == "dynamic" and label.relabel is False:
+            raise conf_error("dynamic label type must use resource relabeling")
+        if label.type == "static" and label.label is None:
+            raise xml_error("security label is missing")
+        if label.type != "static":
+            label.label = None
     if len(domain.seclabels) == 1 and domain.seclabels[0].model is None:
         label = domain.seclabels[0]
-        label.type, label.model, label.relabel = "none", "none", None
+        if label.type not in ("none", "dynamic") or label.baselabel is not None:
+            raise xml_error("missing security model in domain seclabel")
+        label.type, label.model = "none", "none"
+    domain.seclabels = [label for label in domain.seclabels if label.type is not None]
+    for label in domain.seclabels:
+        label.relabel = {"none": None, "dynamic": True}.get(label.type or "", bool(label.relabel))

@@ -95,21 +95,27 @@ class Integer(Type[int]):
         base: 10, or 0 for what strtol() with base 0 takes (0x…, 0…).
         template: how it is written (a %-template).
         zero: whether zero is taken at all.
+        signed: whether C reads it as a signed number, which libvirt's words on wrong ones show.
     """
 
-    def __init__(self, low: int, high: int, *, base: int = 10, template: str = "%d", zero: bool = True) -> None:
+    def __init__(
+        self, low: int, high: int, *, base: int = 10, template: str = "%d", zero: bool = True, signed: bool = False
+    ) -> None:
         self._low, self._high, self._base, self._template, self._zero = low, high, base, template, zero
+        self._expected = "Expected non-negative integer value"
+        if low < 0 or signed:
+            self._expected = "Expected integer value"
 
     def parse(self, text: str) -> int:
-        expected = "Expected non-negative value" if self._low == 0 else "Expected integer value"
         match = _INTEGER.fullmatch(text)
         if match is None:
-            raise ValueError(expected)
+            raise ValueError(self._expected)
         value = c_integer(match.group(2), self._base)
         if value is not None and match.group(1) == "-":
             value = -value
         if value is None or not self._low <= value <= self._high:
-            raise ValueError(expected)
+            below = value is not None and value < 0 and self._expected == "Expected integer value"
+            raise ValueError("Expected non-negative value" if below and self._low == 0 else self._expected)
         if value == 0 and not self._zero:
             raise ValueError("Zero is not permitted")
         return value
@@ -201,6 +207,7 @@ TEXT = Text()
 YES_NO = Switch("yes", "no")
 ON_OFF = Switch("on", "off")
 INT = Integer(-(1 << 31), (1 << 31) - 1)
+NATURAL = Integer(0, (1 << 31) - 1, signed=True)
 UINT = Integer(0, (1 << 32) - 1)
 UINT0 = Integer(0, (1 << 32) - 1, base=0)
 POSITIVE = Integer(0, (1 << 32) - 1, zero=False)

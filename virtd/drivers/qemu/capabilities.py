@@ -207,6 +207,10 @@ class Host(model.Host):
             known = self.emulators[path] = _emulator(binary, self._capabilities)
         return known
 
+    def why_not(self, kind: str) -> str:
+        """Why a domain type does not work here, for people; '' if it is just not one of the emulator's."""
+        return self._capabilities.kvm().reason if kind == "kvm" else ""
+
     def emulator_for(self, arch: str) -> str:
         """The path of the emulator for an architecture."""
         return self._capabilities.emulator(arch)

@@ -8,6 +8,7 @@ import termios
 import tty
 
 from virtd import constants as c
+from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import chardev
 from virtd.drivers.base import Reply, Stream
 from virtd.drivers.qemu import keys
@@ -29,20 +30,14 @@ class Console(Lifecycle):
         unsupported_flags(flags, c.VIR_DOMAIN_CONSOLE_SAFE | c.VIR_DOMAIN_CONSOLE_FORCE, "qemuDomainOpenConsole")
         entry, _ = self.running(domain)
         guest, config = self.guest(entry), self.live(entry)
-        devices: list[Terminal] = [*config.consoles, *config.serials, *config.parallels]
-        if device is None:
-            found = next(iter(devices), None)
-        else:
-            found = next((one for one in devices if one.info.alias == device), None)
+        found = _find_terminal(config, device)
         if found is None:
             text = f"cannot find character device {'<null>' if device is None else device}"
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text)
-        # The first serial port and the console that shows it are one device.
-        if isinstance(found, chardev.Console) and found.target_type == "serial" and config.serials:
-            found = config.serials[0]
-        alias, source = found.info.alias or "console", found.source
+        name, terminal = found
+        alias, source = terminal.info.alias or name, terminal.source
         if not isinstance(source, chardev.PtySource) or source.path is None:
-            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"character device {device or alias} is not using a PTY")
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"character device {name} is not using a PTY")
         return _session(guest, alias, "pty", source.path, force=bool(flags & c.VIR_DOMAIN_CONSOLE_FORCE))
 
     def domain_open_channel(self, domain: Domain, name: str | None, flags: int) -> Reply:
@@ -90,6 +85,19 @@ class Console(Lifecycle):
             if holdtime:
                 arguments["hold-time"] = holdtime
             monitor.execute("send-key", arguments)
+
+
+def _find_terminal(config: Config, device: str | None) -> tuple[str, Terminal] | None:
+    """The name and the device that a console's name means; None stands for the first there is.
+
+    The console that only shows the first serial port has a name of its own, but is that port.
+    """
+    named: list[tuple[str, Terminal]] = []
+    for number, console in enumerate(config.consoles):
+        shown = console.target_type == "serial" and config.serials
+        named.append((f"console{number}", config.serials[0] if shown else console))
+    named += [(one.info.alias or "", one) for one in [*config.serials, *config.parallels]]
+    return next((found for found in named if device in (None, found[0])), None)
 
 
 def _find_screen(heads: list[int], screen: int) -> tuple[int, int]:

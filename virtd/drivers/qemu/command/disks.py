@@ -56,6 +56,16 @@ def add_disks(line: Line) -> None:
             _throttle(line, disk, disk.iotune)
 
 
+def qom_name(disk: Disk) -> str:
+    """The device of a disk that has the block backend, as block commands (`id`) and query-block (`qdev`) call it."""
+    name = alias(disk.info)
+    if disk.bus == "virtio":
+        return f"/machine/peripheral/{name}/virtio-backend"
+    if disk.bus == "usb":
+        return f"/machine/peripheral/{name}/{name}.0/legacy[0]"
+    return name
+
+
 def _numbered(line: Line) -> dict[int, list[storage.Image]]:
     """The images of every disk. libvirt numbers them from the last disk on."""
     chains: dict[int, list[storage.Image]] = {}
@@ -225,7 +235,7 @@ def _remember(line: Line, disk: Disk, images: list[storage.Image]) -> None:
     for image in images:
         line.command.disks[f"libvirt-{image.number}-format"] = entry
         line.command.disks[f"libvirt-{image.number}-storage"] = entry
-    line.command.disks[alias(disk.info)] = entry
+    line.command.disks[alias(disk.info)] = line.command.disks[qom_name(disk)] = entry
 
 
 def _throttle(line: Line, disk: Disk, limits: IoTune) -> None:
@@ -236,4 +246,4 @@ def _throttle(line: Line, disk: Disk, limits: IoTune) -> None:
         if value or number < _REQUIRED_LIMITS:
             arguments[name] = value
     arguments["group"] = limits.group or f"drive-{alias(disk.info)}"
-    line.command.commands.append(("block_set_io_throttle", {"id": alias(disk.info), **arguments}))
+    line.command.commands.append(("block_set_io_throttle", {"id": qom_name(disk), **arguments}))

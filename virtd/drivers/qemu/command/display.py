@@ -1,7 +1,5 @@
 """Display servers, graphics cards, and input devices."""
 
-import calendar
-import time
 from collections.abc import Callable
 from typing import cast
 
@@ -193,8 +191,10 @@ def _password(
     """The commands that set a display's password, and when it expires."""
     expires = "never"
     if valid_to is not None:
+        from datetime import datetime  # hardly anybody needs it
+
         # libvirt's time is UTC; QEMU takes seconds since the epoch.
-        expires = str(calendar.timegm(time.strptime(valid_to, "%Y-%m-%dT%H:%M:%S")))
+        expires = str(int(datetime.fromisoformat(f"{valid_to}+00:00").timestamp()))
     arguments: Properties = {"protocol": protocol, "password": password, "connected": connected}
     return [
         ("set_password", {name: value for name, value in arguments.items() if value is not None}),

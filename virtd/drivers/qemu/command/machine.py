@@ -11,6 +11,7 @@ from virtd.conf.domain.os import FwCfgs, Loader, Nvram, Smbios
 from virtd.drivers.qemu import firmware
 from virtd.drivers.qemu.command.line import Line, devices_with_boot_order, escape, internal, join, unsupported
 from virtd.drivers.qemu.command.memory import uses_default_memory
+from virtd.drivers.qemu.command.storage import local_path
 from virtd.errors import VirtError
 from virtd.state import files
 
@@ -85,6 +86,10 @@ def choose_firmware(line: Line) -> None:
     if loader is None or loader.type != "pflash" or loader.stateless:
         return
     nvram = system.nvram = system.nvram or Nvram()
+    if nvram.source is not None:
+        nvram.path = local_path(nvram.source)
+        if nvram.path is None:
+            raise unsupported(f"nvram of type '{nvram.type}' is not supported")
     if nvram.path is None:
         nvram.path = f"{line.setup.nvram}/{config.name}_VARS.fd"
     if line.setup.live:

@@ -24,6 +24,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "cputune": "<cputune>",
         "perf": "<perf>",
         "leases": "<lease>",
+        "keywraps": "<keywrap>",
     },
     "Resource": {"appid": "<fibrechannel appid>"},
     "Disk": {"backenddomain": "<backenddomain>", "transient_share": "<transient shareBacking>"},
@@ -71,7 +72,11 @@ INERT: dict[str, tuple[str, ...]] = {
     # What libvirt's QEMU driver does not heed.
     "Cpu": ("model_fallback",),
     "Vcpu": ("hotpluggable", "order"),
-    "Features": ("apic", "pae", "hap", "msrs"),
+    "Features": (
+        *("apic", "pae", "hap", "msrs"),
+        # Of Xen and of containers.
+        *("viridian", "privnet", "xen_e820_host", "xen_passthrough", "xen_passthrough_mode"),
+    ),
     "Catchup": ("threshold", "limit"),
     "Disk": ("tray",),
     "Acceleration": ("accel2d",),
@@ -110,7 +115,7 @@ BELOW = frozenset(
     (
         # Below something in REFUSED.
         *("BlkioTune", "BlkioDevice", "MemoryTune", "CpuTune", "VcpuPin", "EmulatorPin", "IothreadPin", "VcpuSched"),
-        *("IothreadSched", "EmulatorSched", "Lease", "PortForward", "PortRange"),
+        *("IothreadSched", "EmulatorSched", "Lease", "PortForward", "PortRange", "KeyWrap"),
         # Below what storage.py and disks.py refuse as a whole.
         *("Auth", "Encryption", "Secret", "Reservations"),
         # Below what is for who connects an interface to something.

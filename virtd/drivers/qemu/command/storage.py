@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from virtd.conf.domain.base import PciAddress
 from virtd.conf.domain.disk import (
     BlockSource,
     DirSource,
@@ -235,10 +234,7 @@ def _where(line: Line, disk: Disk, image: Image) -> Properties:
     if isinstance(source, NetworkSource):
         return _network(line, source)
     if isinstance(source, NvmeSource):
-        if not isinstance(source.address, PciAddress):
-            raise unsupported("an NVMe disk needs a PCI address")
-        at = source.address
-        device = f"{at.domain:04x}:{at.bus:02x}:{at.slot:02x}.{at.function:x}"
+        device = f"{source.domain:04x}:{source.bus:02x}:{source.slot:02x}.{source.function:x}"
         return {"driver": "nvme", "device": device, "namespace": source.namespace}
     if isinstance(source, VolumeSource):
         raise internal(f"volume '{source.volume}' of pool '{source.pool}' has not been looked up")

@@ -1,0 +1,65 @@
+"""<encryption> of a volume: how an image is encrypted, and which secret opens it."""
+
+from virtd import constants as c
+from virtd.conf.secret.reference import SecretReference
+from virtd.conf.xml.model import Element, Model, View, attr, sub, subs
+from virtd.conf.xml.types import UINT
+from virtd.errors import VirtError
+
+INVALID = c.VIR_ERR_XML_ERROR
+UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
+FORMATS = ("default", "qcow", "luks", "luks2", "luks-any")
+
+
+class Cipher(Model):
+    """The cipher of a new image."""
+
+    name = attr("@name")
+    size = attr("@size", UINT, bad=(INVALID, "cannot parse cipher size: '%s'"))
+    mode = attr("@mode")
+    hash = attr("@hash")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Name and size must be there."""
+        if self.name is None:
+            raise VirtError(INVALID, "cipher info missing 'name' attribute", domain=c.VIR_FROM_STORAGE)
+        if self.size is None:
+            raise VirtError(INVALID, "cipher info missing 'size' attribute", domain=c.VIR_FROM_STORAGE)
+
+
+class IvGenerator(Model):
+    """How the initialisation vectors of a new image are made."""
+
+    name = attr("@name")
+    hash = attr("@hash")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It must have a name."""
+        if self.name is None:
+            raise VirtError(INVALID, "missing ivgen info name string", domain=c.VIR_FROM_STORAGE)
+
+
+class Encryption(Model):
+    """How an image is encrypted."""
+
+    format = attr("@format")
+    engine = attr("@engine")
+    secrets = subs("secret", SecretReference)
+    cipher = sub("cipher", Cipher)
+    ivgen = sub("ivgen", IvGenerator)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Check the names, and that cipher and format fit."""
+        if self.format is None:
+            raise VirtError(INVALID, "unknown volume encryption format", domain=c.VIR_FROM_STORAGE)
+        if self.format not in FORMATS:
+            text = f"unknown volume encryption format type {self.format}"
+            raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
+        for secret in self.secrets:
+            if secret.type is None:
+                raise VirtError(INVALID, "unknown volume encryption secret type", domain=c.VIR_FROM_STORAGE)
+            if secret.type != "passphrase":
+                text = f"unknown volume encryption secret type {secret.type}"
+                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
+        if self.cipher is None:
+            self.ivgen = None
