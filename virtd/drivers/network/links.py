@@ -3,6 +3,7 @@
 All of it concerns the network namespace of the calling process. Errors are VirtErrors that name the link.
 """
 
+import errno
 import ipaddress
 import os
 import socket
@@ -20,14 +21,24 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # <linux/rtnetlink.h>
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
 _RTM_NEWADDR, _RTM_GETADDR = 20, 22
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
 _RTM_GETNEIGH = 30
 # <linux/if_link.h>
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_LINKINFO = 1, 3, 4, 10, 12, 18
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_LINKINFO = (
+    1,
+    3,
+    4,
+    5,
+    10,
+    12,
+    18,
+)
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_BR_FORWARD_DELAY, _IFLA_BR_STP_STATE, _IFLA_BR_VLAN_FILTERING = 1, 5, 7
+_IFLA_MACVLAN_MODE = 1
+_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthrough": 8}
 _IFLA_BRPORT_LEARNING, _IFLA_BRPORT_UNICAST_FLOOD, _IFLA_BRPORT_ISOLATED = 8, 9, 33
 # <linux/if_addr.h>, <linux/rtnetlink.h>, <linux/neighbour.h>
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
@@ -49,11 +60,12 @@ _LEAST_DELAY, _LARGEST_DELAY = 2, 30
 class Link(NamedTuple):
     """A link of the host."""
 
-    index: int
+    number: int
     name: str
     kind: str  # "bridge", "tun", "veth", …; empty for a real card
     mac: str
-    master: int  # index of the bridge it is a port of; 0 for none
+    mtu: int
+    master: int  # number of the bridge it is a port of; 0 for none
 
 
 class Route(NamedTuple):
@@ -71,14 +83,15 @@ def links() -> list[Link]:
 
 
 def _link(answer: netlink.Answer) -> Link:
-    _, _, index, _, _ = _LINK.unpack(answer.fixed)
+    _, _, place, _, _ = _LINK.unpack(answer.fixed)
     found = answer.attributes
     info = netlink.parse(found.get(_IFLA_LINKINFO, b""))
     return Link(
-        index=index,
+        number=place,
         name=_string(found.get(_IFLA_IFNAME, b"")),
         kind=_string(info.get(_IFLA_INFO_KIND, b"")),
         mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        mtu=struct.unpack("=I", found[_IFLA_MTU])[0] if _IFLA_MTU in found else 0,
         master=struct.unpack("=I", found[_IFLA_MASTER])[0] if _IFLA_MASTER in found else 0,
     )
 
@@ -104,6 +117,37 @@ def index(name: str) -> int:
         raise os_error(error, f"Cannot get interface index on '{name}'") from None
 
 
+def mtu(name: str) -> int:
+    """The MTU of a link.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR, there is no such link.
+    """
+    for link in links():
+        if link.name == name:
+            return link.mtu
+    raise os_error(OSError(errno.ENODEV, os.strerror(errno.ENODEV)), f"Cannot get interface MTU on '{name}'")
+
+
+def add_macvtap(name: str, device: str, mode: str, mac: str) -> None:
+    """Make a macvtap.
+
+    Args:
+        name: its name; no link may have it.
+        device: the link that it lies on.
+        mode: "private", "vepa", "bridge", "passthrough".
+        mac: its address.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR.
+    """
+    options = nested(_IFLA_INFO_DATA, number(_IFLA_MACVLAN_MODE, _MACVLAN_MODES[mode]))
+    attributes = text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, _raw(mac)) + number(_IFLA_LINK, index(device))
+    attributes += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "macvtap"), options)
+    what = f"error creating macvtap interface {name}@{device} ({mac})"
+    _ask(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0), attributes, what)
+
+
 def add_bridge(name: str, *, mac: str | None, mtu: int | None, stp: bool, delay: int, vlan_filtering: bool) -> None:
     """Make a bridge.
 
@@ -126,11 +170,12 @@ def add_bridge(name: str, *, mac: str | None, mtu: int | None, stp: bool, delay:
     attributes = text(_IFLA_IFNAME, name)
     if mac is not None:
         attributes += attribute(_IFLA_ADDRESS, _raw(mac))
-    if mtu is not None:
-        attributes += number(_IFLA_MTU, mtu)
     attributes += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"), nested(_IFLA_INFO_DATA, *options))
     fixed = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     _ask(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, fixed, attributes, f"error creating bridge interface {name}")
+    if mtu is not None:
+        # Said at its birth it would be forgotten with the first port that goes.
+        change(name, mtu=mtu)
 
 
 def remove(name: str, *, kind: str) -> None:
@@ -141,7 +186,7 @@ def remove(name: str, *, kind: str) -> None:
     """
     found = next((link for link in links() if link.name == name), None)
     if found is not None and found.kind == kind:
-        fixed = _LINK.pack(socket.AF_UNSPEC, 0, found.index, 0, 0)
+        fixed = _LINK.pack(socket.AF_UNSPEC, 0, found.number, 0, 0)
         _ask(_RTM_DELLINK, 0, fixed, b"", f"Unable to delete {kind} {name}")
 
 
@@ -189,7 +234,7 @@ def change_port(name: str, *, isolated: bool, learning: bool = True) -> None:
         byte(_IFLA_BRPORT_UNICAST_FLOOD, int(learning)),
     ]
     fixed = _LINK.pack(socket.AF_BRIDGE, 0, index(name), 0, 0)
-    _ask(_RTM_NEWLINK, 0, fixed, nested(_IFLA_PROTINFO, *options), f"Unable to set bridge port options of '{name}'")
+    _ask(_RTM_SETLINK, 0, fixed, nested(_IFLA_PROTINFO, *options), f"Unable to set bridge port options of '{name}'")
 
 
 def add_address(name: str, interface: Interface) -> None:
@@ -286,6 +331,12 @@ def write_sysctl(name: str, value: str) -> None:
                 file.write(value)
     except OSError as error:
         raise os_error(error, f"cannot write to {path}") from None
+
+
+def write_sysctl_if_there(name: str, value: str) -> None:
+    """Set a value below /proc/sys/net where the kernel has it; see write_sysctl()."""
+    if os.path.exists(f"/proc/sys/net/{name}"):
+        write_sysctl(name, value)
 
 
 def _ask(kind: int, flags: int, fixed: bytes, attributes: bytes, what: str) -> None:

@@ -1,0 +1,339 @@
+"""Networks start and end: what they make is there, and gone afterwards, whoever dies when."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.drivers.network.conftest import Host, Instance, run, wait_ended, wait_for
+from virtd import constants as c
+from virtd import uuids
+from virtd.drivers.network import life, supervisor
+from virtd.drivers.network.driver import NetworkDriver
+from virtd.drivers.network.running import Running
+from virtd.errors import VirtError
+from virtd.protocol.records import Network
+
+UUID = "81ff0d90-c91e-6742-64da-4a736edb9a9b"
+
+
+def xml(name: str = "n", third: int = 77, *, forward: str = "", more: str = "", uuid: str = "") -> str:
+    """A network with DHCP on 10.77.X.0/24."""
+    return (
+        f"<network><name>{name}</name>{uuid and f'<uuid>{uuid}</uuid>'}{forward}<bridge name='vb-{name}'/>{more}"
+        f"<ip address='10.77.{third}.1' prefix='24'><dhcp><range start='10.77.{third}.10' end='10.77.{third}.20'/>"
+        "</dhcp></ip></network>"
+    )
+
+
+def refused(code: int, text: str, function: Callable[..., object], *arguments: object) -> None:
+    with pytest.raises(VirtError) as failure:
+        function(*arguments)
+    assert (failure.value.code, failure.value.message) == (code, text)
+
+
+def traces(instance: Instance) -> list[str]:
+    """All that networks leave: links, tables, files of run time, processes."""
+    links = [line.split()[1].rstrip(":") for line in run("ip", "-o", "link").splitlines()]
+    tables = run("nft", "list", "tables").splitlines()
+    state = Path(instance.root)
+    found = [str(path) for path in (state / "run/virtd/networks").rglob("*")]
+    found += [str(path) for path in (state / "var/lib/virtd/dnsmasq").rglob("*")]
+    return [*(name for name in links if name != "lo"), *tables, *found, *instance.processes().values()]
+
+
+@pytest.mark.parametrize("mode", ["none", "nat", "route", "open"])
+def test_life(instance: Instance, mode: str) -> None:
+    driver = instance.driver
+    network = driver.network_define_xml(xml(forward=f"<forward mode='{mode}'/>"))
+    assert traces(instance) == []
+    driver.network_create(network)
+    other = instance.open()
+    assert other.network_is_active(network) == 1
+    assert "inet 10.77.77.1/24 brd 10.77.77.255" in run("ip", "addr", "show", "vb-n")
+    assert len(instance.dnsmasq()) == len(instance.supervisors()) == 1
+    assert bool(run("nft", "list", "tables")) == (mode != "open")
+    assert "<port start='1024' end='65535'/>" in other.network_get_xml_desc(network, 0) or mode != "nat"
+    assert "<port start" not in other.network_get_xml_desc(network, c.VIR_NETWORK_XML_INACTIVE)
+    refused(
+        c.VIR_ERR_OPERATION_INVALID,
+        "Requested operation is not valid: network is already active",
+        other.network_create,
+        network,
+    )
+    other.network_destroy(network)
+    assert traces(instance) == []
+    assert driver.network_is_active(network) == 0
+    text = "Requested operation is not valid: network 'n' is not active"
+    refused(c.VIR_ERR_OPERATION_INVALID, text, driver.network_destroy, network)
+    driver.network_undefine(network)
+    assert os.listdir(f"{instance.root}/var/lib/virtd/networks") == []
+    other.close()
+
+
+def test_transient(instance: Instance) -> None:
+    driver = instance.driver
+    network = driver.network_create_xml(xml(uuid=UUID))
+    assert (driver.network_is_persistent(network), driver.network_get_autostart(network)) == (0, 0)
+    text = "Requested operation is not valid: cannot set autostart for transient network"
+    refused(c.VIR_ERR_OPERATION_INVALID, text, driver.network_set_autostart, network, 1)
+    text = "Requested operation is not valid: network is already active as 'n'"
+    refused(c.VIR_ERR_OPERATION_INVALID, text, driver.network_create_xml, xml(uuid=UUID))
+    driver.network_define_xml(xml(uuid=UUID))
+    assert driver.network_is_persistent(network) == 1
+    driver.network_set_autostart(network, 1)
+    assert driver.connect_list_all_networks(1, c.VIR_CONNECT_LIST_NETWORKS_AUTOSTART) == ([network], 1)
+    driver.network_undefine(network)
+    assert driver.network_is_active(network) == 1
+    driver.network_destroy(network)
+    text = f"Network not found: no network with matching uuid '{UUID}' (n)"
+    refused(c.VIR_ERR_NO_NETWORK, text, driver.network_get_xml_desc, network, 0)
+    assert os.listdir(f"{instance.root}/var/lib/virtd/networks") == []
+
+
+def test_events(instance: Instance) -> None:
+    driver = instance.driver
+    driver.connect_network_event_register_any(c.VIR_NETWORK_EVENT_ID_LIFECYCLE, None)
+    metadata = driver.connect_network_event_register_any(1, None)
+    other = instance.open()
+    network = other.network_define_xml(xml())
+    other.network_create(network)
+    other.network_set_metadata(network, 1, "a title", None, None, c.VIR_NETWORK_UPDATE_AFFECT_LIVE)
+    other.network_destroy(network)
+    other.network_undefine(network)
+    assert driver.event_fd() is not None
+    heard = [event.values[:1] + event.values[2:] for event in driver.read_events()]
+    defined, undefined = c.VIR_NETWORK_EVENT_DEFINED, c.VIR_NETWORK_EVENT_UNDEFINED
+    started, stopped = c.VIR_NETWORK_EVENT_STARTED, c.VIR_NETWORK_EVENT_STOPPED
+    assert heard == [(0, defined, 0), (0, started, 0), (metadata, 1, None), (0, stopped, 0), (0, undefined, 0)]
+    other.close()
+
+
+def test_dnsmasq_and_supervisor_are_replaced(instance: Instance) -> None:
+    driver = instance.driver
+    network = driver.network_create_xml(xml())
+    (first,), (dnsmasq,) = instance.supervisors(), instance.dnsmasq()
+    # Whoever looks puts a new supervisor in place of a killed one; dnsmasq goes on.
+    os.kill(first, signal.SIGKILL)
+    wait_ended(first)
+    assert driver.network_is_active(network) == 1
+    (second,) = instance.supervisors()
+    assert second != first
+    assert instance.dnsmasq() == [dnsmasq]
+    # The supervisor replaces dnsmasq, be it its child or not.
+    directory = f"{instance.root}/run/virtd/networks/{uuids.to_text(network.uuid)}"
+    os.kill(dnsmasq, signal.SIGKILL)
+    wait_ended(dnsmasq)
+    wait_for(directory, lambda: len(instance.dnsmasq()) == 1)
+    assert instance.supervisors() == [second]
+    # Both killed: the next look brings both back.
+    os.kill(second, signal.SIGKILL)
+    (dnsmasq,) = instance.dnsmasq()
+    os.kill(dnsmasq, signal.SIGKILL)
+    wait_ended(second)
+    wait_ended(dnsmasq)
+    assert driver.connect_num_of_networks() == 1
+    assert len(instance.dnsmasq()) == len(instance.supervisors()) == 1
+    driver.network_destroy(network)
+    assert traces(instance) == []
+
+
+def test_failed_start_is_undone(instance: Instance) -> None:
+    more = "<dnsmasq:options xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'>"
+    more += "<dnsmasq:option value='no-such-option'/></dnsmasq:options>"
+    network = instance.driver.network_define_xml(xml(forward="<forward mode='nat'/>", more=more))
+    with pytest.raises(VirtError, match=r"unexpected exit status 1: \ndnsmasq: bad option"):
+        instance.driver.network_create(network)
+    assert traces(instance) == []
+    assert instance.driver.network_is_active(network) == 0
+
+
+@pytest.mark.parametrize("where", ["links.add_address", "supervisor.launch", "dnsmasq.write"])
+def test_starter_killed(instance: Instance, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start is cut short; whoever looks next undoes it."""
+    network = instance.driver.network_define_xml(xml(forward="<forward mode='nat'/>"))
+    pid = os.fork()
+    if pid == 0:
+        module, _, name = where.partition(".")
+        monkeypatch.setattr(getattr(life, module), name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        try:
+            instance.open().network_create(network)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert "vb-n" in run("ip", "link")
+    assert instance.driver.network_is_active(network) == 0
+    assert traces(instance) == []
+    instance.driver.network_create(network)
+    instance.driver.network_destroy(network)
+
+
+def test_destroyer_killed(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = instance.driver.network_create_xml(xml())
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr(supervisor, "stop", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        try:
+            instance.open().network_destroy(network)
+        finally:
+            os._exit(1)
+    os.waitpid(pid, 0)
+    assert instance.driver.connect_list_all_networks(1, 0) == ([], 0)
+    assert traces(instance) == []
+
+
+def test_starter_killed_after_dnsmasq(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = instance.driver.network_define_xml(xml())
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr(Running, "prepare_live", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        try:
+            instance.open().network_create(network)
+        finally:
+            os._exit(1)
+    os.waitpid(pid, 0)
+    assert len(instance.dnsmasq()) == 1
+    assert instance.driver.network_is_active(network) == 0
+    assert traces(instance) == []
+
+
+def test_conflicts(instance: Instance, host: Callable[..., Host]) -> None:
+    driver = instance.driver
+    driver.network_create_xml(xml("a", uuid=UUID))
+    text = "operation failed: network 'a' already exists with uuid " + UUID
+    refused(c.VIR_ERR_OPERATION_FAILED, text, driver.network_define_xml, xml("a").replace("vb-a", "vb-c"))
+    text = "internal error: bridge name 'vb-a' already in use. It is that of network 'a'."
+    refused(c.VIR_ERR_INTERNAL_ERROR, text, driver.network_define_xml, xml("b").replace("vb-b", "vb-a"))
+    other = driver.network_define_xml(xml("b"))
+    text = "internal error: Network is already in use by interface vb-a (10.77.77.0/24, of network 'a')"
+    refused(c.VIR_ERR_INTERNAL_ERROR, text, driver.network_create, other)
+    assert driver.network_is_active(other) == 0
+    host("cable")
+    run("ip", "addr", "add", "10.77.9.4/22", "dev", "cable")
+    text = "internal error: Network is already in use by interface cable (10.77.8.0/22)"
+    refused(c.VIR_ERR_INTERNAL_ERROR, text, driver.network_create_xml, xml("d", 10))
+    text = "error creating bridge interface cable: File exists"
+    refused(c.VIR_ERR_SYSTEM_ERROR, text, driver.network_create_xml, xml("e", 99).replace("vb-e", "cable"))
+    # A wider route, to somebody's provider or VPN, is no conflict.
+    run("ip", "route", "add", "10.0.0.0/8", "via", "10.77.9.5")
+    driver.network_create_xml(xml("f", 66))
+    for network in driver.connect_list_all_networks(1, c.VIR_CONNECT_LIST_NETWORKS_ACTIVE)[0]:
+        driver.network_destroy(network)
+
+
+def test_bridge_names_are_chosen(instance: Instance) -> None:
+    driver = instance.driver
+    run("ip", "link", "add", "virbr1", "type", "bridge")
+    names = []
+    for name in ("a", "b", "c"):
+        network = driver.network_define_xml(f"<network><name>{name}</name></network>")
+        names.append(driver.network_get_bridge_name(network))
+    network = driver.network_define_xml("<network><name>d</name><bridge name='my%d'/></network>")
+    assert [*names, driver.network_get_bridge_name(network)] == ["virbr0", "virbr2", "virbr3", "my0"]
+
+
+def test_bridge_of_the_xml(instance: Instance) -> None:
+    text = (
+        "<network ipv6='yes'><name>n</name><bridge name='vb' stp='off' delay='0'/><mtu size='1400'/>"
+        "<mac address='52:54:00:12:34:56'/><ip family='ipv6' address='2001:db8:7::1' prefix='64'/>"
+        "<ip address='10.7.0.1' prefix='16'/><route address='10.8.0.0' prefix='16' gateway='10.7.0.9' metric='7'/>"
+        "</network>"
+    )
+    network = instance.driver.network_create_xml(text)
+    shown = run("ip", "-d", "addr", "show", "vb")
+    for part in (
+        "mtu 1400",
+        "link/ether 52:54:00:12:34:56",
+        "stp_state 0",
+        "inet6 2001:db8:7::1/64",
+        "inet 10.7.0.1/16",
+    ):
+        assert part in shown
+    assert "10.8.0.0/16 via 10.7.0.9 dev vb proto static metric 7" in run("ip", "route")
+    instance.driver.network_destroy(network)
+    assert traces(instance) == []
+
+
+def test_session(instance: Instance) -> None:
+    driver = instance.open(privileged=False)
+    network = driver.network_define_xml(xml())
+    with pytest.raises(VirtError, match="need the system's instance") as failure:
+        driver.network_create(network)
+    assert failure.value.code == c.VIR_ERR_OPERATION_UNSUPPORTED
+    assert driver.autostart() == []
+    driver.close()
+
+
+def test_autostart(instance: Instance) -> None:
+    driver = instance.driver
+    good, bad = driver.network_define_xml(xml("good")), driver.network_define_xml(xml("worse"))
+    for network in (good, bad):
+        driver.network_set_autostart(network, 1)
+    (failure,) = driver.autostart()
+    assert "is already in use by interface vb-" in failure.message
+    assert driver.connect_num_of_networks() == 1
+    active = driver.connect_list_all_networks(1, c.VIR_CONNECT_LIST_NETWORKS_ACTIVE)[0][0]
+    driver.network_destroy(active)
+    # Once after each boot: what an administrator has stopped stays so.
+    assert driver.autostart() == []
+    assert driver.connect_num_of_networks() == 0
+
+
+def test_many_at_once(instance: Instance) -> None:
+    """Networks started by processes of their own at the same moment; of those that conflict, one wins."""
+    children = []
+    for number in range(6):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                driver = instance.open()
+                driver.network_create_xml(
+                    f"<network><name>m{number}</name><ip address='10.5.{number}.1' prefix='24'/></network>"
+                )
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 6
+    networks = instance.driver.connect_list_all_networks(1, 0)[0]
+    bridges = sorted(instance.driver.network_get_bridge_name(network) for network in networks)
+    assert bridges == [f"virbr{n}" for n in range(6)]
+    for network in networks:
+        instance.driver.network_destroy(network)
+    assert traces(instance) == []
+
+
+def test_reapplied_rules(instance: Instance) -> None:
+    network = instance.driver.network_create_xml(xml(forward="<forward mode='nat'/>"))
+    run("nft", "add", "table", "inet", "others")
+    before = run("nft", "list", "ruleset")
+    run("nft", "delete", "table", "inet", "virtd_vb_2dn")
+    assert instance.driver.reapply_rules() == []
+    assert instance.driver.reapply_rules() == []
+    assert sorted(run("nft", "list", "ruleset").splitlines()) == sorted(before.splitlines())
+    instance.driver.network_destroy(network)
+    assert run("nft", "list", "tables") == "table inet others\n"
+
+
+def test_of_modes_without_a_bridge(instance: Instance) -> None:
+    """They need nothing but books."""
+    for mode, inner in (("bridge", ""), ("vepa", "<interface dev='nope0'/>"), ("hostdev", "")):
+        network = instance.driver.network_define_xml(
+            f"<network><name>{mode}</name><forward mode='{mode}'>{inner}</forward></network>"
+        )
+        instance.driver.network_create(network)
+        assert instance.driver.network_is_active(network) == 1
+        instance.driver.network_destroy(network)
+    assert traces(instance) == []
+
+
+def test_unused_names(instance: Instance) -> None:
+    missing = Network("nope", bytes(16))
+    text = "Network not found: no network with matching name 'nope'"
+    refused(c.VIR_ERR_NO_NETWORK, text, instance.driver.network_lookup_by_name, "nope")
+    text = f"Network not found: no network with matching uuid '{uuids.to_text(bytes(16))}' (nope)"
+    for function in (NetworkDriver.network_create, NetworkDriver.network_undefine, NetworkDriver.network_is_active):
+        refused(c.VIR_ERR_NO_NETWORK, text, function, instance.driver, missing)

@@ -1,0 +1,219 @@
+"""All networks of an instance, as the files say: definitions, running networks, and both together.
+
+What was read is kept for as long as the generation stands and all supervisors live. A network whose supervisor has
+died gets a new one here, by whoever looks first; one whose start or end was cut short is cleaned up.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from virtd import constants as c
+from virtd import uuids
+from virtd.conf.network import Network as Config
+from virtd.conf.network import parse_network
+from virtd.drivers.network import life, supervisor
+from virtd.drivers.network.running import Running, Status, load_status
+from virtd.errors import VirtError
+from virtd.protocol.records import Network
+from virtd.state import files, locks
+from virtd.state.commit import Generation
+from virtd.state.deaths import Deaths
+from virtd.state.definitions import DefinitionDirectory
+from virtd.state.paths import Paths
+
+# How many parsed definitions a process keeps.
+_PARSED_KEPT = 256
+
+
+class Entry(NamedTuple):
+    """A network that is defined, or running, or both."""
+
+    name: str
+    uuid: str
+    persistent: bool
+    autostart: bool
+    status: Status | None  # of a running network
+
+    @property
+    def active(self) -> bool:
+        return self.status is not None
+
+    @property
+    def reference(self) -> Network:
+        """The network as it goes over the wire."""
+        return Network(self.name, uuids.to_bytes(self.uuid))
+
+
+class View:
+    """All networks at one moment, under each of their names."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.by_uuid = {entry.uuid: entry for entry in entries}
+        self.by_name = {entry.name: entry for entry in entries}
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.by_uuid.values())
+
+
+class Networks:
+    """The networks of one instance.
+
+    Args:
+        paths: the instance's directories.
+        generation: the instance's generation.
+    """
+
+    def __init__(self, paths: Paths, generation: Generation) -> None:
+        self.paths = paths
+        self.generation = generation
+        self.definitions = DefinitionDirectory(f"{paths.config}/networks")
+        self.directory = f"{paths.runtime}/networks"
+        # Held for definitions, and for the claims of names, bridges and addresses by networks that start.
+        self.lock_path = f"{paths.runtime}/networks.lock"
+        # Lies in the run-time directory, and so is gone after a reboot.
+        self.autostarted_mark = f"{paths.runtime}/networks.autostarted"
+        files.make_directory(self.directory)
+        self._view: View | None = None
+        self._generation: int | None = None
+        self._deaths = Deaths()
+        self._parsed: dict[str, tuple[files.Identity, Config]] = {}
+
+    def view(self) -> View:
+        """All networks as they are now."""
+        current = self.generation.current()
+        if self._view is not None and current is not None and current == self._generation and not self._deaths.any():
+            return self._view
+        self._generation = current
+        self._view = View(list(self._read()))
+        return self._view
+
+    def find(self, network: Network) -> Entry:
+        """The network that a client means: by its uuid, which alone never changes.
+
+        Raises:
+            VirtError: VIR_ERR_NO_NETWORK.
+        """
+        uuid = uuids.to_text(network.uuid)
+        entry = self.view().by_uuid.get(uuid)
+        if entry is None:
+            text = f"no network with matching uuid '{uuid}' ({network.name})"
+            raise VirtError(c.VIR_ERR_NO_NETWORK, text, domain=c.VIR_FROM_NETWORK)
+        return entry
+
+    def running(self, entry: Entry | Status) -> Running:
+        """The directory of a running network."""
+        return Running(self.paths, entry.uuid, entry.name)
+
+    def config(self, entry: Entry) -> Config:
+        """The persistent definition of a network. It is shared by all who ask: copy it to change it.
+
+        Raises:
+            VirtError: VIR_ERR_NO_NETWORK, the definition has gone meanwhile.
+        """
+        path = self.definitions.path(entry.name)
+        identity = files.identity(path)
+        known = self._parsed.get(path)
+        if known is not None and known[0] == identity:
+            return known[1]
+        content = files.read(path)
+        if content is None or identity is None:
+            text = f"no network with matching name '{entry.name}'"
+            raise VirtError(c.VIR_ERR_NO_NETWORK, text, domain=c.VIR_FROM_NETWORK)
+        config = parse_network(content.decode(errors="surrogateescape"))
+        if len(self._parsed) >= _PARSED_KEPT:
+            self._parsed.clear()
+        self._parsed[path] = identity, config
+        return config
+
+    def bridges(self, *, but: str) -> dict[str, str]:
+        """The bridges which networks have or would have, each with the network's name.
+
+        Args:
+            but: uuid of the network that does not count.
+        """
+        found: dict[str, str] = {}
+        for entry in self.view():
+            if entry.uuid == but:
+                continue
+            if entry.persistent:
+                bridge = self.config(entry).bridge
+                if bridge:
+                    found[bridge] = entry.name
+        found.update((status.bridge, status.name) for status in self.claims(but=but) if status.bridge)
+        return found
+
+    def claims(self, *, but: str) -> list[Status]:
+        """The networks that run, start or end.
+
+        Args:
+            but: uuid of the network that does not count.
+        """
+        found = []
+        for uuid in os.listdir(self.directory):
+            status = load_status(f"{self.directory}/{uuid}/status") if uuid != but else None
+            if status is not None:
+                found.append(status)
+        return found
+
+    def _read(self) -> Iterator[Entry]:
+        defined = self.definitions.read()
+        autostarts = self.definitions.autostarts()
+        running = self._read_running()
+        for uuid, name in defined.items():
+            yield Entry(name, uuid, True, name in autostarts, running.pop(uuid, None))
+        for uuid, status in running.items():
+            yield Entry(status.name, uuid, False, False, status)
+
+    def _read_running(self) -> dict[str, Status]:
+        """The running networks: uuid → status."""
+        found: dict[str, Status] = {}
+        for uuid in os.listdir(self.directory):
+            status = load_status(f"{self.directory}/{uuid}/status")
+            if status is None:
+                self._clean(Running(self.paths, uuid, uuid))
+            elif not status.active:
+                self._clean(self.running(status))
+            else:
+                found[uuid] = status
+                if status.dnsmasq:
+                    self._supervise(status)
+        for uuid in self._deaths.watched():
+            if uuid not in found:
+                self._deaths.forget(uuid)
+        return found
+
+    def _supervise(self, status: Status) -> None:
+        """Put a new supervisor in place of one that has died."""
+        if self._deaths.alive(status.uuid):
+            return
+        self._deaths.forget(status.uuid)
+        running = self.running(status)
+        held, holder = locks.probe(running.supervisor_path)
+        if not held and not locks.probe(running.lock_path)[0]:
+            try:
+                supervisor.launch(running, status.bridge)
+            except VirtError:
+                pass  # its log says why, and the next who looks tries again
+            held, holder = locks.probe(running.supervisor_path)
+        if holder is None or not held or not self._deaths.watch(status.uuid, holder.pid):
+            self._generation = None  # not watched yet: this view is not to be kept
+
+    def _clean(self, running: Running) -> None:
+        """Undo a start or an end that was cut short: whoever is still at it holds the lock."""
+        lock = locks.attempt(running.lock_path, "the clean-up after a network")
+        if lock is None:
+            self._generation = None  # nobody tells of its end if it is killed: this view is not to be kept
+            return
+        try:
+            status = running.status()
+            if status is None or not status.active:
+                life.tear_down(running, status)
+                files.remove(running.status_path)
+        finally:
+            running.unlock(lock)
+
+    def close(self) -> None:
+        """Let go of the descriptors of the supervisors."""
+        self._deaths.close()
+        self._view = None
