@@ -12,10 +12,17 @@ from virtd.state import paths
 # The drivers of this process's own, and their classes.
 _CLASSES = {
     "qemu": "virtd.drivers.qemu.driver:QemuDriver",
+    "network": "virtd.drivers.network.driver:NetworkDriver",
+    "storage": "virtd.drivers.storage.driver:StorageDriver",
     "secret": "virtd.drivers.secret.driver:SecretDriver",
 }
 # What serves a URI's scheme, in order of precedence: a hypervisor's connection reaches the other services, too.
-_SCHEMES = {"qemu": ("qemu", "secret"), "secret": ("secret",)}
+_SCHEMES = {
+    "qemu": ("qemu", "network", "storage", "secret"),
+    "network": ("network",),
+    "storage": ("storage",),
+    "secret": ("secret",),
+}
 LOCAL_SCHEMES = tuple(_SCHEMES)
 
 

@@ -6,6 +6,7 @@ A line of JSON for each thing: its kind, and what that kind needs to be undone. 
 import json
 import os
 from collections.abc import Callable
+from typing import Any
 
 from virtd.errors import VirtError
 from virtd.state import files
@@ -44,26 +45,27 @@ def undo(path: str) -> None:
     files.remove(path)
 
 
-def _owner(table: dict[str, int | str]) -> None:
+def _owner(table: dict[str, Any]) -> None:
     """Give a file back to the owner it had."""
-    descriptor = os.open(str(table["path"]), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(table["path"], os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         # Only the file that was meant, not another one which has its name now.
         found = os.fstat(descriptor)
         if (found.st_dev, found.st_ino) == (table["device"], table["inode"]):
-            os.chown(f"/proc/self/fd/{descriptor}", int(table["uid"]), int(table["gid"]))
+            os.chown(f"/proc/self/fd/{descriptor}", table["uid"], table["gid"])
     finally:
         os.close(descriptor)
 
 
-def _group(table: dict[str, int | str]) -> None:
+def _group(table: dict[str, Any]) -> None:
     """Remove a control group, which is empty by now."""
-    os.rmdir(str(table["path"]))
+    os.rmdir(table["path"])
 
 
-def _file(table: dict[str, int | str]) -> None:
+def _file(table: dict[str, Any]) -> None:
     """Remove a file that was made for the guest."""
-    os.unlink(str(table["path"]))
+    os.unlink(table["path"])
 
 
-KINDS: dict[str, Callable[[dict[str, int | str]], None]] = {"owner": _owner, "group": _group, "file": _file}
+# How each kind is undone. Drivers add kinds of their own when they are imported.
+KINDS: dict[str, Callable[[dict[str, Any]], None]] = {"owner": _owner, "group": _group, "file": _file}

@@ -18,7 +18,8 @@ from virtd import constants as c
 from virtd import deadlines, uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import assign_aliases
-from virtd.drivers.qemu import cgroup, confine, prepare, shape, supervisor
+from virtd.drivers.qemu import cgroup, confine, interfaces, prepare, shape, supervisor
+from virtd.drivers.qemu.binary import Binary
 from virtd.drivers.qemu.command import Command, Setup, build
 from virtd.drivers.qemu.guest import Guest, listen, vcpu_count
 from virtd.drivers.qemu.monitor import Monitor, MonitorClosed
@@ -113,19 +114,27 @@ def start(driver: "DriverBase", config: Config, manner: Manner) -> Domain:
     return Domain(guest.name, uuids.to_bytes(guest.uuid), found.id)
 
 
-def setup(driver: "DriverBase", guest: Guest, monitors: list[tuple[str, int]]) -> Setup:
+def setup(
+    driver: "DriverBase",
+    guest: Guest,
+    monitors: list[tuple[str, int]],
+    plugged: interfaces.Plugged | None = None,
+) -> Setup:
     """What the command line is told of the guest's surroundings.
 
     Args:
         driver: the driver.
         guest: the guest's directory.
         monitors: names and listening sockets of the monitors; none if only the command line is wanted.
+        plugged: descriptors of the network cards.
     """
     return Setup(
         monitors=monitors,
         private=guest.private,
         memory=f"{guest.private}/memory",
         nvram=f"{driver.paths.state}/qemu/nvram",
+        taps={} if plugged is None else plugged.taps,
+        vhosts={} if plugged is None else plugged.vhosts,
         undo=guest.undo_path if monitors else None,
     )
 
@@ -141,9 +150,28 @@ def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, m
     _make_private(guest, user)
     assign_aliases(config)
     prepare.before_start(driver.guests, guest, found, config)
+    plugged = interfaces.plug(driver.context, guest, config)
+    try:
+        _start_qemu(driver, guest, found, config, manner, binary, plugged)
+    finally:
+        plugged.close()
+
+
+def _start_qemu(
+    driver: "DriverBase",
+    guest: Guest,
+    found: Status,
+    config: Config,
+    manner: Manner,
+    binary: Binary,
+    plugged: interfaces.Plugged,
+) -> None:
+    user = driver.capabilities.user
+    for descriptors in (*plugged.taps.values(), *plugged.vhosts.values()):
+        descriptors[:] = [_raise(descriptor) for descriptor in descriptors]
     monitors = [(name, _raise(listen(f"{guest.directory}/{name}.sock", 0o600).detach())) for name in _MONITORS]
     try:
-        command = build(config, binary, setup(driver, guest, monitors))
+        command = build(config, binary, setup(driver, guest, monitors, plugged))
         try:
             if user is not None:
                 for path, writable in command.files:

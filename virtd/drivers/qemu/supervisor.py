@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from virtd import constants as c
 from virtd import deadlines
+from virtd.drivers.qemu import interfaces as _interfaces  # noqa: F401 - how its notes are undone
 from virtd.drivers.qemu import qmp, reactions, shape
 from virtd.drivers.qemu.guest import Guest, listen
 from virtd.drivers.qemu.status import Status
