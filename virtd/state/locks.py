@@ -21,6 +21,7 @@ from virtd import deadlines
 from virtd.errors import VirtError
 from virtd.state.files import make_directory, os_error
 
+_ATTEMPTS = 1000  # to open a file in a directory which others keep removing
 TIMEOUT = 30.0  # seconds: libvirt's own patience with its state change lock
 
 
@@ -149,15 +150,17 @@ def held(path: str, call: str, *, timeout: float | None = None, what: str = "sta
 
 
 def _open(path: str) -> int:
+    """Open the lock file; its directory may go at any moment, with the last holder of another lock in it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    try:
+    for _ in range(_ATTEMPTS):
         try:
             return os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            make_directory(os.path.dirname(path))
-            return os.open(path, flags, 0o600)
-    except OSError as error:
-        raise os_error(error, f"cannot open lock file '{path}'") from None
+        except FileNotFoundError as error:
+            missing = error
+        except OSError as error:
+            raise os_error(error, f"cannot open lock file '{path}'") from None
+        make_directory(os.path.dirname(path))
+    raise os_error(missing, f"cannot open lock file '{path}'")
 
 
 def _flock(descriptor: int, seconds: float) -> bool:
