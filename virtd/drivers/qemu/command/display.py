@@ -221,7 +221,6 @@ def _video(line: Line, video: Video, *, first: bool) -> None:
         **options,
         id=alias(video.info),
         **_video_memory(video, model),
-        blob=video.blob if model == "virtio" else None,
         xres=video.width,
         yres=video.height,
         **place(line, video.info),
