@@ -15,6 +15,7 @@ from virtd.conf.domain.base import (
     VirtioOptions,
     real_labels,
 )
+from virtd.conf.domain.errors import conf_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, part, sub, subs
 from virtd.conf.xml.types import ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice, Type
 from virtd.errors import VirtError
@@ -153,7 +154,7 @@ def check_host(host: Host) -> None:
     elif host.name is None:
         text = "missing name for host"
     if text is not None:
-        raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
+        raise xml_error(text)
 
 
 class Cookie(Model):
@@ -235,7 +236,7 @@ class NetworkSource(SourceBase, kind="network"):
         """Servers have their protocol's port, iSCSI targets a unit."""
         super().loaded(el, view)
         if self.name is None and self.protocol != "nbd":
-            raise VirtError(c.VIR_ERR_XML_ERROR, "missing name for disk source", domain=c.VIR_FROM_DOMAIN)
+            raise xml_error("missing name for disk source")
         for host in self.hosts:
             check_host(host)
         default = PORTS.get(self.protocol)
@@ -252,6 +253,8 @@ class VolumeSource(SourceBase, kind="volume"):
     pool = attr("@pool")
     volume = attr("@volume")
     mode = attr("@mode", Choice("host direct"))
+    found: "SourceBase | None" = None
+    """What it is, when it has been looked up; not part of the XML."""
 
 
 class NvmeSource(SourceBase, kind="nvme"):
@@ -389,11 +392,7 @@ class Disk(Device):
     def loaded(self, el: Element, view: View) -> None:
         """A disk must have a target, and is encrypted in one place. A drive may be empty."""
         if self.encryption is not None and self.source is not None and self.source.encryption is not None:
-            raise VirtError(
-                c.VIR_ERR_CONFIG_UNSUPPORTED,
-                "an <encryption> definition already found for disk source",
-                domain=c.VIR_FROM_DOMAIN,
-            )
+            raise conf_error("an <encryption> definition already found for disk source")
         if self.target is None:
             raise VirtError(c.VIR_ERR_NO_TARGET, self.source_name, domain=c.VIR_FROM_DOMAIN)
 

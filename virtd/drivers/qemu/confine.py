@@ -10,6 +10,7 @@ for whoever cleans up.
 This module knows no domain and no monitor.
 """
 
+import fcntl
 import grp
 import os
 import pwd
@@ -30,6 +31,9 @@ PASSED = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_PRELOAD", "LD_LIBRARY
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # QEMU holds a descriptor for each image, socket and queue; 1024, the usual soft limit, is too few.
 OPEN_FILES = 65536
+
+# What QEMU is handed lies from here on, so that descriptors which a client passes can become 3, 4, ….
+LOWEST = 64
 
 # linux/prctl.h, linux/capability.h
 _PR_CAPBSET_DROP = 24
@@ -102,6 +106,13 @@ def environment(home: str, *, privileged: bool) -> dict[str, str]:
         }
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
     return {"LC_ALL": "C", "PATH": PATH, **passed, "XDG_CACHE_HOME": f"{home}/.cache"}
+
+
+def raised(descriptor: int) -> int:
+    """The same file under a number from LOWEST on; the old number is closed."""
+    above = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOWEST)
+    os.close(descriptor)
+    return above
 
 
 def spawn(

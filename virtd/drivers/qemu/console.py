@@ -96,7 +96,8 @@ def _find_terminal(config: Config, device: str | None) -> tuple[str, Terminal] |
     for number, console in enumerate(config.consoles):
         shown = console.target_type == "serial" and config.serials
         named.append((f"console{number}", config.serials[0] if shown else console))
-    named += [(one.info.alias or "", one) for one in [*config.serials, *config.parallels]]
+    ports: list[Terminal] = [*config.serials, *config.parallels]
+    named += [(one.info.alias or "", one) for one in ports]
     return next((found for found in named if device in (None, found[0])), None)
 
 

@@ -4,6 +4,7 @@ All changes of definitions, and all claims of a name or uuid by a starting guest
 two guests ever share either.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from virtd import constants as c
 from virtd import uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import format_domain
+from virtd.drivers.qemu import tpm
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import identity
 from virtd.drivers.qemu.guests import Entry
@@ -28,6 +30,8 @@ _UNDEFINE_FLAGS = (
     | c.VIR_DOMAIN_UNDEFINE_TPM
     | c.VIR_DOMAIN_UNDEFINE_KEEP_TPM
 )
+
+_NVRAM = c.VIR_DOMAIN_UNDEFINE_NVRAM
 
 
 class Definitions(DriverBase):
@@ -101,14 +105,37 @@ class Definitions(DriverBase):
             entry = self.guests.find(domain)
             if not entry.persistent:
                 raise VirtError(c.VIR_ERR_OPERATION_INVALID, "cannot undefine transient domain")
+            variables = self._variables(entry)
+            if variables is not None and not flags & (_NVRAM | c.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM):
+                raise VirtError(c.VIR_ERR_OPERATION_INVALID, "cannot undefine domain with nvram")
+            keep_tpm = self._keeps_tpm(entry, flags)
             with self.generation.commit() as change:
                 change.remove(self.guests.definitions.autostart_path(entry.name))
                 change.remove(self.guests.definitions.path(entry.name), durable=True)
                 if not entry.active:
                     change.remove(self.guests.last_state_path(entry.uuid))
+                if variables is not None and flags & _NVRAM:
+                    change.remove(variables)
                 self.lifecycle_event(
                     change, entry.reference, c.VIR_DOMAIN_EVENT_UNDEFINED, c.VIR_DOMAIN_EVENT_UNDEFINED_REMOVED
                 )
+
+            if not keep_tpm:
+                tpm.remove_state(tpm.state_directory(self.paths.state, entry.uuid))
+
+    def _variables(self, entry: Entry) -> str | None:
+        """The file of a guest's UEFI variables; None if it has none."""
+        nvram = self.config(entry).os.nvram
+        # Where the firmware is chosen at the start, the place of its variables follows from the guest's name.
+        path = nvram.path if nvram is not None else f"{self.paths.state}/qemu/nvram/{entry.name}_VARS.fd"
+        return path if path is not None and os.path.exists(path) else None
+
+    def _keeps_tpm(self, entry: Entry, flags: int) -> bool:
+        """Whether the state of a guest's emulated TPM stays when the guest is undefined."""
+        backend = tpm.emulator(self.config(entry))
+        if backend is None or flags & c.VIR_DOMAIN_UNDEFINE_TPM:
+            return False
+        return bool(flags & c.VIR_DOMAIN_UNDEFINE_KEEP_TPM) or bool(backend.persistent_state)
 
     def domain_rename(self, domain: Domain, new_name: str | None, flags: int) -> int:
         """virDomainRename."""

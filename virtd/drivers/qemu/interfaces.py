@@ -8,14 +8,13 @@ import os
 import uuid
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import quote
 
 from virtd import constants as c
 from virtd import uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.interface import BridgeSource, DirectSource, Interface, NetworkSource
-from virtd.drivers import open_connection
-from virtd.drivers.base import Connection, Context, Identity
+from virtd.drivers import open_connection, services
+from virtd.drivers.base import Context, Identity
 from virtd.drivers.qemu.guest import Guest
 from virtd.errors import VirtError
 from virtd.protocol.records import Network, NetworkPort
@@ -131,7 +130,7 @@ def _ask_for_port(context: Context, guest: Guest, interface: Interface, source: 
         isolated=interface.isolated,
         trust_guest_rx_filters=interface.trust_guest_rx_filters,
     )
-    connection = network_service(context)
+    connection = services.connect(context, "network")
     try:
         network: Network = connection.require("network_lookup_by_name", "virNetworkLookupByName")(source.network)
         undo.note(
@@ -148,15 +147,6 @@ def _ask_for_port(context: Context, guest: Guest, interface: Interface, source: 
         return parse_port(connection.require("network_port_get_xml_desc", "virNetworkPortGetXMLDesc")(port, 0))
     finally:
         connection.close()
-
-
-def network_service(context: Context) -> Connection:
-    """A connection to the network service of this instance: of a server over its own socket, else in this process."""
-    own = context._replace(identity=context.identity._replace(transport="local"))
-    mode, socket = context.paths.mode, f"{context.paths.sockets}/libvirt-sock"
-    if context.identity.transport != "local" and os.path.exists(socket):
-        return open_connection(f"network+unix:///{mode}?socket={quote(socket)}", own)
-    return open_connection(f"network:///{mode}", own)
 
 
 def _release_port(table: dict[str, object]) -> None:

@@ -5,7 +5,6 @@ supervisor, which starts QEMU, and talks to QEMU over the monitor. Until the gue
 it on a leash: if the starter dies, QEMU is ended and all is undone. After that the guest lives by itself.
 """
 
-import fcntl
 import json
 import os
 import shlex
@@ -18,7 +17,7 @@ from virtd import constants as c
 from virtd import deadlines, uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import assign_aliases
-from virtd.drivers.qemu import cgroup, confine, interfaces, prepare, shape, supervisor
+from virtd.drivers.qemu import cgroup, confine, interfaces, prepare, shape, supervisor, tpm, volumes
 from virtd.drivers.qemu.binary import Binary
 from virtd.drivers.qemu.command import Command, Setup, build
 from virtd.drivers.qemu.guest import Guest, listen, vcpu_count
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 # How long QEMU may take from its start to the first answer of its monitor.
 START_SECONDS = 30.0
-# What QEMU keeps open lies above this, so that descriptors which a client passes can become 3, 4, ….
-LOWEST = 64
 _MONITORS = ("monitor", "query", "events")
 # How much of what QEMU said last goes into the message of a start that failed.
 _LAST_WORDS = 1024
@@ -57,13 +54,14 @@ class Manner(NamedTuple):
 
 
 class _Spawn(NamedTuple):
-    """What the supervisor needs to start QEMU."""
+    """What the supervisor needs to start QEMU, and an emulated TPM before it."""
 
     command: Command
     environment: dict[str, str]
     user: confine.User | None
     group: str | None
     passed: list[int]
+    tpm: tpm.Helper | None
 
 
 def claim(driver: "DriverBase", config: Config) -> Status:
@@ -119,6 +117,7 @@ def setup(
     guest: Guest,
     monitors: list[tuple[str, int]],
     plugged: interfaces.Plugged | None = None,
+    helper: tpm.Helper | None = None,
 ) -> Setup:
     """What the command line is told of the guest's surroundings.
 
@@ -127,6 +126,7 @@ def setup(
         guest: the guest's directory.
         monitors: names and listening sockets of the monitors; none if only the command line is wanted.
         plugged: descriptors of the network cards.
+        helper: the emulated TPM.
     """
     return Setup(
         monitors=monitors,
@@ -135,6 +135,7 @@ def setup(
         nvram=f"{driver.paths.state}/qemu/nvram",
         taps={} if plugged is None else plugged.taps,
         vhosts={} if plugged is None else plugged.vhosts,
+        tpm=None if helper is None else helper.qemu,
         undo=guest.undo_path if monitors else None,
     )
 
@@ -150,11 +151,21 @@ def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, m
     _make_private(guest, user)
     assign_aliases(config)
     prepare.before_start(driver.guests, guest, found, config)
-    plugged = interfaces.plug(driver.context, guest, config)
+    volumes.look_up(driver.context, config)
+    backend = tpm.emulator(config)
+    helper = None
+    if backend is not None:
+        directory = tpm.state_directory(driver.paths.state, guest.uuid)
+        helper = tpm.prepare(backend, directory, driver.guests.log_path(guest.name), user)
     try:
-        _start_qemu(driver, guest, found, config, manner, binary, plugged)
+        plugged = interfaces.plug(driver.context, guest, config)
+        try:
+            _start_qemu(driver, guest, found, config, manner, binary, plugged, helper)
+        finally:
+            plugged.close()
     finally:
-        plugged.close()
+        if helper is not None:
+            helper.close()
 
 
 def _start_qemu(
@@ -165,13 +176,14 @@ def _start_qemu(
     manner: Manner,
     binary: Binary,
     plugged: interfaces.Plugged,
+    helper: tpm.Helper | None,
 ) -> None:
     user = driver.capabilities.user
     for descriptors in (*plugged.taps.values(), *plugged.vhosts.values()):
-        descriptors[:] = [_raise(descriptor) for descriptor in descriptors]
-    monitors = [(name, _raise(listen(f"{guest.directory}/{name}.sock", 0o600).detach())) for name in _MONITORS]
+        descriptors[:] = [confine.raised(descriptor) for descriptor in descriptors]
+    monitors = [(name, confine.raised(listen(f"{guest.directory}/{name}.sock", 0o600).detach())) for name in _MONITORS]
     try:
-        command = build(config, binary, setup(driver, guest, monitors, plugged))
+        command = build(config, binary, setup(driver, guest, monitors, plugged, helper))
         try:
             if user is not None:
                 for path, writable in command.files:
@@ -184,7 +196,8 @@ def _start_qemu(
                 environment | command.environment,
                 user,
                 cgroup.make(guest.uuid, guest.undo_path),
-                [_raise(descriptor) for descriptor in manner.descriptors],
+                [confine.raised(descriptor) for descriptor in manner.descriptors],
+                helper,
             )
             log_path = driver.guests.log_path(guest.name)
             said = _log_command(log_path, spawn)
@@ -231,7 +244,7 @@ def _let_go(
 def _supervise(driver: "DriverBase", guest: Guest, found: Status, spawn: _Spawn, log_path: str) -> socket.socket:
     """Fork the supervisor, which starts QEMU; returns the leash."""
     ours, theirs = socket.socketpair()
-    leash = _raise(theirs.detach())
+    leash = confine.raised(theirs.detach())
     definition, generation = driver.guests.definitions.path(guest.name), driver.generation
 
     def body() -> None:
@@ -252,7 +265,8 @@ def _supervise(driver: "DriverBase", guest: Guest, found: Status, spawn: _Spawn,
             watch.run()
             lock.release()
 
-    detach(body, f"virtd: guest {guest.name}", log_path, [leash, *spawn.command.fds, *spawn.passed])
+    helper_fds = [] if spawn.tpm is None else [spawn.tpm.descriptor]
+    detach(body, f"virtd: guest {guest.name}", log_path, [leash, *spawn.command.fds, *spawn.passed, *helper_fds])
     os.close(leash)
     for descriptor in spawn.passed:
         os.close(descriptor)
@@ -271,6 +285,14 @@ def _place(spawn: _Spawn) -> list[int]:
 
 def _spawn(spawn: _Spawn, kept: list[int]) -> Process:
     """Start QEMU as a child of this process, and keep none of its descriptors."""
+    if spawn.tpm is not None:
+        kept_by_tpm = [spawn.tpm.descriptor]
+        try:
+            confine.spawn(
+                spawn.tpm.argv, environment={"PATH": confine.PATH}, output=2, fds=kept_by_tpm, user=spawn.user
+            )
+        finally:
+            os.close(spawn.tpm.descriptor)
     try:
         pid = confine.spawn(
             spawn.command.argv,
@@ -324,13 +346,6 @@ def _make_private(guest: Guest, user: confine.User | None) -> None:
         os.chown(guest.private, user.uid, user.gid)
         # It may pass through the guest's directory, and see nothing there.
         os.chmod(guest.directory, 0o711)
-
-
-def _raise(descriptor: int) -> int:
-    """The same file under a number above LOWEST; the old one is closed."""
-    raised = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOWEST)
-    os.close(descriptor)
-    return raised
 
 
 def words(environment: Mapping[str, str], argv: Sequence[str]) -> str:

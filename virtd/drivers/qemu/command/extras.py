@@ -9,6 +9,7 @@ from virtd.conf.domain.base import IsaAddress
 from virtd.conf.domain.devices import (
     BuiltinBackend,
     EgdBackend,
+    EmulatorTpm,
     ExternalTpm,
     Filesystem,
     RandomBackend,
@@ -190,11 +191,16 @@ def _tpm(line: Line, tpm: Tpm) -> None:
         raise unsupported(f"The QEMU executable {line.binary.path} does not support TPM model {model}")
     name = alias(tpm.info)
     backend = tpm.backend
-    if not isinstance(backend, ExternalTpm):
+    if isinstance(backend, EmulatorTpm):
+        # Without a guest there is no swtpm: what stands here then is only what it would look like.
+        end = {"path": "swtpm.sock"} if line.setup.tpm is None else {"fd": line.lend(line.setup.tpm)}
+        line.add("chardev", join("socket", id="chrtpm", **end))
+    elif isinstance(backend, ExternalTpm):
+        line.uses(backend.path, write=True)
+        line.add("chardev", join("socket", id="chrtpm", path=backend.path))
+    else:
         kind = type(backend).kind if backend is not None else ""
         raise unsupported(f"TPM backend type '{kind}' is not supported")
-    line.uses(backend.path, write=True)
-    line.add("chardev", join("socket", id="chrtpm", path=backend.path))
     line.add("tpmdev", f"emulator,id=tpm-{name},chardev=chrtpm")
     line.device(model, tpmdev=f"tpm-{name}", id=name)
 

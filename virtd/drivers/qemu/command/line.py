@@ -4,7 +4,6 @@ Properties stand in JSON where QEMU takes it, so that no value needs escaping; e
 doubled. A property whose value is None is left out.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +13,10 @@ from virtd import constants as c
 from virtd.conf.domain import Domain
 from virtd.conf.domain.base import Info
 from virtd.conf.domain.controller import Controller
+from virtd.drivers.qemu import confine
 from virtd.drivers.qemu.binary import Binary
 from virtd.errors import VirtError
 from virtd.state import files, undo
-
-# What QEMU keeps open lies above this; below it is room for descriptors whose numbers a client counts on.
-LOWEST = 64
 
 Properties = dict[str, object]
 NULL = object()
@@ -39,6 +36,7 @@ class Setup:
         channels: directory for the sockets of channels that have no path; by default the private one.
         taps: descriptors of tap devices, by the alias of the interface.
         vhosts: descriptors of /dev/vhost-net, likewise.
+        tpm: a socket at whose other end an emulated TPM is.
         undo: the guest's undo file, where files that are made are noted; None if nothing is to be made.
     """
 
@@ -49,6 +47,7 @@ class Setup:
     channels: str = ""
     taps: Mapping[str, Sequence[int]] = field(default_factory=dict)
     vhosts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    tpm: int | None = None
     undo: str | None = None
 
     @property
@@ -138,11 +137,10 @@ class Line:
 
     def keep(self, descriptor: int) -> int:
         """Let QEMU have a descriptor that was opened for it; returns its number there."""
-        raised = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOWEST)
-        os.close(descriptor)
-        self.command.opened.append(raised)
-        self.command.fds.append(raised)
-        return raised
+        number = confine.raised(descriptor)
+        self.command.opened.append(number)
+        self.command.fds.append(number)
+        return number
 
     def lend(self, descriptor: int) -> int:
         """Let QEMU have a descriptor that belongs to the caller."""

@@ -62,14 +62,19 @@ class Image(NamedTuple):
     end: bool  # whether it is said that there is nothing below
 
 
+def real(source: SourceBase) -> SourceBase:
+    """What a source is: of a volume, where the storage service has found it."""
+    return source.found or source if isinstance(source, VolumeSource) else source
+
+
 def chain(disk: Disk, first: int, *, writable: bool) -> list[Image]:
     """A disk's images from the top, numbered from `first` on."""
     if disk.source is None or _left_out(disk):
         return []
-    images = [Image(first, disk.source, disk.driver.type or "raw", writable, False)]
+    images = [Image(first, real(disk.source), disk.driver.type or "raw", writable, False)]
     below = disk.backing
     while below is not None and below.source is not None:
-        images.append(Image(first + len(images), below.source, below.format or "raw", False, False))
+        images.append(Image(first + len(images), real(below.source), below.format or "raw", False, False))
         below = below.backing
     if below is not None and below.end:
         images[-1] = images[-1]._replace(end=True)
@@ -179,6 +184,7 @@ def _note(line: Line, disk: Disk, images: list[Image]) -> None:
 
 def local_path(source: SourceBase | None) -> str | None:
     """The path of a source that is a file, block device or directory of the host."""
+    source = None if source is None else real(source)
     if isinstance(source, FileSource):
         return source.file
     if isinstance(source, BlockSource):

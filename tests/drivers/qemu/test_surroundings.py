@@ -1,0 +1,110 @@
+"""What guests need beside QEMU: volumes of pools, emulated TPMs, the variables of UEFI firmware."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import lacking
+from tests.drivers.qemu.instance import Instance, wait_for_end
+from virtd import constants as c
+from virtd.drivers import services
+from virtd.errors import VirtError
+from virtd.state.process import stat_fields
+
+
+@pytest.fixture
+def instance() -> Iterator[Instance]:
+    made = Instance()
+    yield made
+    made.close()
+
+
+def swtpm_of(directory: str) -> int | None:
+    """The pid of the swtpm whose state lies below a directory; None if there is none."""
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+            continue
+        if words[0].endswith(b"swtpm") and any(directory.encode() in word for word in words):
+            return int(name)
+    return None
+
+
+def test_a_disk_that_is_a_volume(instance: Instance) -> None:
+    driver = instance.driver
+    storage = services.connect(driver.context, "storage")
+    os.mkdir(f"{instance.root}/pool")
+    pool_xml = f"<pool type='dir'><name>p</name><target><path>{instance.root}/pool</path></target></pool>"
+    pool = storage.require("storage_pool_create_xml", "")(pool_xml, 0)
+    volume = "<volume><name>v</name><capacity unit='MiB'>1</capacity></volume>"
+    storage.require("storage_vol_create_xml", "")(pool, volume, 0)
+    owner = os.stat(f"{instance.root}/pool/v").st_uid
+
+    disk = "<disk type='volume'><source pool='p' volume='v'/><target dev='hdb' bus='ide'/></disk>"
+    domain = driver.domain_create_xml(instance.xml(devices=disk), c.VIR_DOMAIN_START_PAUSED)
+    assert "<source pool='p' volume='v' index='1'/>" in driver.domain_get_xml_desc(domain, 0)
+    driver.domain_destroy(domain)
+    assert os.stat(f"{instance.root}/pool/v").st_uid == owner
+
+    storage.require("storage_pool_destroy", "")(pool)
+    with pytest.raises(VirtError, match="no storage pool with matching name 'p'"):
+        driver.domain_create_xml(instance.xml(devices=disk), 0)
+    storage.close()
+
+
+def test_a_volume_of_a_pool_that_is_not_active(instance: Instance) -> None:
+    storage = services.connect(instance.driver.context, "storage")
+    storage.require("storage_pool_define_xml", "")(
+        f"<pool type='dir'><name>p</name><target><path>{instance.root}/pool</path></target></pool>", 0
+    )
+    storage.close()
+    disk = "<disk type='volume'><source pool='p' volume='v'/><target dev='hdb' bus='ide'/></disk>"
+    with pytest.raises(VirtError, match="storage pool 'p' containing volume 'v' is not active") as caught:
+        instance.driver.domain_create_xml(instance.xml(devices=disk), 0)
+    assert caught.value.code == c.VIR_ERR_CONFIG_UNSUPPORTED
+
+
+def test_an_emulated_tpm_lives_and_ends_with_its_guest_and_keeps_its_state(instance: Instance) -> None:
+    for program in ("swtpm", "swtpm_setup"):
+        if not any(os.access(f"{place}/{program}", os.X_OK) for place in ("/usr/bin", "/usr/local/bin")):
+            lacking(f"program {program}")
+    driver = instance.driver
+    tpm = "<tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm>"
+    domain = driver.domain_define_xml(instance.xml(devices=tpm))
+    driver.domain_create(domain)
+    emulator = swtpm_of(instance.root)
+    assert emulator is not None
+    driver.domain_destroy(domain)
+    if (fields := stat_fields(emulator)) is not None and fields[0] != b"Z":
+        wait_for_end(emulator)
+    (entry,) = driver.guests.view()
+    state = f"{driver.paths.state}/swtpm/{entry.uuid}/tpm2"
+    made = os.stat(f"{state}/tpm2-00.permall").st_ctime_ns
+    driver.domain_create(domain)
+    assert os.stat(f"{state}/tpm2-00.permall").st_ctime_ns >= made  # not manufactured anew, but the same one
+    driver.domain_destroy(domain)
+    driver.domain_undefine_flags(domain, c.VIR_DOMAIN_UNDEFINE_KEEP_TPM)
+    assert os.path.isdir(state)
+    driver.domain_define_xml(instance.xml(more=f"<uuid>{entry.uuid}</uuid>", devices=tpm))
+    driver.domain_undefine_flags(domain, 0)
+    assert not os.path.exists(state)
+
+
+def test_uefi_variables_are_not_forgotten_by_accident(instance: Instance) -> None:
+    driver = instance.driver
+    variables = f"{instance.root}/vars.fd"
+    with open(variables, "wb"):
+        pass
+    loader = f"<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader><nvram>{variables}</nvram>"
+    xml = instance.xml().replace("hvm</type>", f"hvm</type>{loader}")
+    domain = driver.domain_define_xml(xml)
+    with pytest.raises(VirtError, match="cannot undefine domain with nvram"):
+        driver.domain_undefine(domain)
+    driver.domain_undefine_flags(domain, c.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+    assert os.path.exists(variables)
+    domain = driver.domain_define_xml(xml)
+    driver.domain_undefine_flags(domain, c.VIR_DOMAIN_UNDEFINE_NVRAM)
+    assert not os.path.exists(variables)
