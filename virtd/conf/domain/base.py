@@ -1,6 +1,7 @@
 """What devices have in common: where they are plugged in, their alias, their place in the boot order."""
 
 from virtd import constants as c
+from virtd.conf.domain.errors import internal_error
 from virtd.conf.xml.model import Element, Model, View, attr, inline, sub
 from virtd.conf.xml.types import ON_OFF, POSITIVE, UINT, YES_NO, Integer, Size
 from virtd.errors import VirtError
@@ -94,9 +95,7 @@ class UsbAddress(Address, kind="usb"):
             return
         parts = self.port.split(".")
         if len(parts) > 4 or not all(p.isascii() and p.isdigit() and 0 < int(p) < 1 << 31 for p in parts):
-            raise VirtError(
-                c.VIR_ERR_INTERNAL_ERROR, "Cannot parse <address> 'port' attribute", domain=c.VIR_FROM_DOMAIN
-            )
+            raise internal_error("Cannot parse <address> 'port' attribute")
 
     @property
     def path(self) -> tuple[int, ...]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from virtd import constants as c
 from virtd.conf.domain.base import Device, Info
-from virtd.conf.domain.cpu import Cpu
+from virtd.conf.domain.cpu import Cpu, Vcpu
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import conf_error, internal_error, qemu_error, xml_error
 from virtd.conf.domain.os import BootDevice, Nvram
 from virtd.conf.host import Emulator, Host, Machine, words
 from virtd.errors import VirtError
@@ -22,26 +23,6 @@ ARCHES = words(
     unicore32 x86_64 xtensa xtensaeb
     """
 )
-
-
-def conf_error(text: str, *, domain: int = c.VIR_FROM_DOMAIN) -> VirtError:
-    """VIR_ERR_CONFIG_UNSUPPORTED: what is asked for makes no sense, or cannot be had."""
-    return VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=domain)
-
-
-def qemu_error(text: str) -> VirtError:
-    """The same, from the QEMU driver's own checks."""
-    return conf_error(text, domain=c.VIR_FROM_QEMU)
-
-
-def xml_error(text: str, *, domain: int = c.VIR_FROM_DOMAIN) -> VirtError:
-    """VIR_ERR_XML_ERROR: the document is not what it should be."""
-    return VirtError(c.VIR_ERR_XML_ERROR, text, domain=domain)
-
-
-def internal_error(text: str, *, domain: int = c.VIR_FROM_DOMAIN) -> VirtError:
-    """VIR_ERR_INTERNAL_ERROR, which libvirt uses for many a wrong value too."""
-    return VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=domain)
 
 
 def check_name(domain: Domain) -> None:
@@ -95,12 +76,30 @@ def fill_vcpus(domain: Domain) -> None:
     """How many vCPUs there are, and which of them are there at start."""
     if domain.vcpu is None:
         domain.vcpu = 1
+    if domain.vcpu == 0:
+        raise internal_error("CPU IDs in <numa> exceed the <vcpu> count")
+    if domain.vcpus:
+        fill_single_vcpus(domain)
     domain.vcpu_placement = domain.vcpu_placement or "static"
     if domain.vcpu_current is not None:
         if domain.vcpu_current > domain.vcpu:
             raise conf_error("maximum vCPU count must not be less than current vCPU count")
         if domain.vcpu_current == domain.vcpu:
             domain.vcpu_current = None
+
+
+def fill_single_vcpus(domain: Domain) -> None:
+    """Where vCPUs are listed one by one, all are, and those that are there at start are counted."""
+    listed: dict[int, Vcpu] = {}
+    for vcpu in domain.vcpus:
+        if (vcpu.id or 0) >= (domain.vcpu or 1):
+            raise xml_error(f"vcpu id '{vcpu.id}' is out of range of maximum vcpu count")
+        listed[vcpu.id or 0] = vcpu
+    domain.vcpus = [listed.get(number) or Vcpu(id=number, enabled=False) for number in range(domain.vcpu or 1)]
+    for vcpu in domain.vcpus:
+        if vcpu.hotpluggable is None:
+            vcpu.hotpluggable = not vcpu.enabled
+    domain.vcpu_current = sum(bool(vcpu.enabled) for vcpu in domain.vcpus)
 
 
 def fill_os(domain: Domain) -> None:
@@ -200,6 +199,8 @@ def fill_cpu(domain: Domain, emulator: Emulator, machine: Machine) -> None:
                 cpu.migratable = "x86_64" in emulator.arches
         elif cpu.model is None:
             cpu.model_fallback = None
+        else:
+            cpu.model_fallback = cpu.model_fallback or "allow"
     if cpu.check is None:
         if cpu.mode == "host-model" or (cpu.mode == "custom" and domain.type != "qemu"):
             cpu.check = "partial"

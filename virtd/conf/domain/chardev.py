@@ -7,6 +7,7 @@ from socket import AF_INET6, inet_aton, inet_ntoa, inet_ntop, inet_pton
 
 from virtd import constants as c
 from virtd.conf.domain.base import Device, DeviceSeclabel, Reconnect, real_labels
+from virtd.conf.domain.errors import internal_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, inline, missing_attribute, sub, subs
 from virtd.conf.xml.types import INT, ON_OFF, UINT, YES_NO, Choice
 from virtd.errors import VirtError
@@ -33,7 +34,7 @@ def check_sources(el: Element, most: int) -> None:
     """
     if len(el.findall("source")) > most:
         number = "one source element is" if most == 1 else "two source elements are"
-        raise VirtError(c.VIR_ERR_XML_ERROR, f"only {number} allowed for character device", domain=c.VIR_FROM_DOMAIN)
+        raise xml_error(f"only {number} allowed for character device")
 
 
 def check_reconnect(reconnect: Reconnect | None, mode: str | None) -> None:
@@ -43,9 +44,7 @@ def check_reconnect(reconnect: Reconnect | None, mode: str | None) -> None:
         VirtError: VIR_ERR_INTERNAL_ERROR.
     """
     if reconnect is not None and mode != "connect":
-        raise VirtError(
-            c.VIR_ERR_INTERNAL_ERROR, "chardev reconnect is possible only for connect mode", domain=c.VIR_FROM_DOMAIN
-        )
+        raise internal_error("chardev reconnect is possible only for connect mode")
 
 
 def socket_address(text: str) -> str:
@@ -203,8 +202,8 @@ class NmdmSource(OneSource, kind="nmdm"):
 class QemuVdagentSource(OneSource, kind="qemu-vdagent"):
     """QEMU's own counterpart of the SPICE agent."""
 
-    mouse = attr("source/mouse/@mode", Choice("server client"))
     clipboard = attr("source/clipboard/@copypaste", YES_NO)
+    mouse = attr("source/mouse/@mode", Choice("server client"))
 
 
 class DbusSource(OneSource, kind="dbus"):
@@ -279,9 +278,7 @@ class Channel(Device):
             self.address = self.port = None
             return
         if self.address is None:
-            raise VirtError(
-                c.VIR_ERR_XML_ERROR, "guestfwd channel does not define a target address", domain=c.VIR_FROM_DOMAIN
-            )
+            raise xml_error("guestfwd channel does not define a target address")
         target = el.find("target")
         if self.port is None and target is not None:
             raise missing_attribute("port", target)

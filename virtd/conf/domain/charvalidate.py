@@ -1,6 +1,5 @@
 """What libvirt checks of character devices: serial ports, consoles, channels, and what stands behind them."""
 
-from virtd.conf.domain.basics import conf_error, internal_error
 from virtd.conf.domain.chardev import (
     CharSource,
     Console,
@@ -18,6 +17,7 @@ from virtd.conf.domain.chardev import (
 )
 from virtd.conf.domain.devices import EgdBackend, PassthroughSmartcard
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import conf_error, internal_error
 
 MAX_ISA_SERIALS = 4
 
@@ -29,7 +29,8 @@ def check_sources(domain: Domain) -> None:
             raise internal_error("Missing source path attribute for char device")
     sources: list[CharSource] = [device.source for device in domain.serials]
     sources += [device.source for device in domain.parallels]
-    sources += [device.source for device in domain.consoles]
+    paired = bool(domain.serials) and bool(domain.consoles) and domain.consoles[0].target_type == "serial"
+    sources += [device.source for device in domain.consoles[paired:]]
     sources += [rng.backend.source for rng in domain.rngs if isinstance(rng.backend, EgdBackend)]
     sources += [card.source for card in domain.smartcards if isinstance(card, PassthroughSmartcard)]
     for source in sources:

@@ -1,10 +1,9 @@
 """<controller>: what devices are plugged into, by type (PCI, USB, IDE, SCSI, …) and index."""
 
-from virtd import constants as c
 from virtd.conf.domain.base import Device, VirtioOptions
+from virtd.conf.domain.errors import conf_error
 from virtd.conf.xml.model import Element, Model, View, attr, inline, part
 from virtd.conf.xml.types import INT, KIB, NATURAL, ON_OFF, UINT, Choice, Integer
-from virtd.errors import VirtError
 
 TYPES = Choice("ide fdc scsi sata virtio-serial ccid usb pci xenbus isa")
 
@@ -68,6 +67,4 @@ class Controller(Device):
         """The models depend on the type."""
         known = MODELS.get(self.type)
         if self.model is not None and known is not None and self.model not in known:
-            raise VirtError(
-                c.VIR_ERR_CONFIG_UNSUPPORTED, f"Unknown model type '{self.model}'", domain=c.VIR_FROM_DOMAIN
-            )
+            raise conf_error(f"Unknown model type '{self.model}'")

@@ -4,8 +4,8 @@ import random
 import re
 
 from virtd import constants as c
-from virtd.conf.domain.base import CcidAddress, DriveAddress, UsbAddress
-from virtd.conf.domain.basics import conf_error, is_i440fx, is_q35, qemu_error, xml_error
+from virtd.conf.domain.base import CcidAddress, DriveAddress
+from virtd.conf.domain.basics import is_i440fx, is_q35
 from virtd.conf.domain.chardev import Channel, UnixSource, check_reconnect
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.disk import Disk
@@ -20,8 +20,9 @@ from virtd.conf.domain.display import (
     VncGraphics,
 )
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import conf_error, qemu_error, xml_error
 from virtd.conf.domain.implicit import disk_index
-from virtd.conf.domain.interface import HostdevSource, Interface
+from virtd.conf.domain.interface import Interface
 from virtd.conf.host import Emulator, Host
 from virtd.errors import VirtError
 
@@ -104,8 +105,7 @@ def finish_interface(domain: Domain, interface: Interface, emulator: Emulator) -
     """Address and model of a network card."""
     if interface.mac is None:
         interface.mac = "52:54:00:" + ":".join(f"{random.getrandbits(8):02x}" for _ in range(3))
-    usb = isinstance(interface.source, HostdevSource) and isinstance(interface.source.address, UsbAddress)
-    if interface.model is None and not usb:
+    if interface.model is None and interface.type != "hostdev":
         interface.model = next((model for model, device in _NET_MODELS if emulator.has(device)), interface.model)
 
 
@@ -115,19 +115,14 @@ _NET_MODELS = (("rtl8139", "rtl8139"), ("e1000", "e1000"), ("virtio", "virtio-ne
 def finish_ports(domain: Domain, host: Host) -> None:
     """Targets, models and port numbers of character devices."""
     for devices in (domain.serials, domain.parallels):
-        last = -1
+        last = max((device.port for device in devices if device.port is not None), default=-1)
         for device in devices:
             if device.port is None:
-                device.port = last + 1
-            last = max(last, device.port)
+                last += 1
+                device.port = last
     for serial in domain.serials:
-        if serial.target_type is None:
-            address = serial.info.address
-            kind = address.kind if address is not None else ""
-            serial.target_type = {"usb": "usb-serial", "pci": "pci-serial"}.get(kind, "isa-serial")
+        serial.target_type = serial.target_type or "isa-serial"
         serial.model = serial.model or _SERIAL_MODELS.get(serial.target_type)
-    for number, console in enumerate(one for one in domain.consoles if one.target_type != "serial"):
-        console.port = console.port if console.port is not None else number
     for channel in domain.channels:
         if channel.target_type is None:
             raise xml_error("target type must be specified for channel device")
@@ -209,9 +204,11 @@ def finish_video(video: Video, emulator: Emulator) -> None:
         video.model = "cirrus" if emulator.has("cirrus-vga") else "vga"
     model = video.model or ""
     if model == "none":
-        video.heads = video.primary = None
+        for name in video.fields:
+            if name not in ("model", "info"):
+                video.__dict__.pop(name, None)
         return
-    video.heads = video.heads or 1
+    video.heads = 1 if video.heads is None else video.heads
     if model in _VIDEO_MEMORY:
         video.vram = video.vram or _VIDEO_MEMORY[model]
         video.vram = 1 << (video.vram - 1).bit_length()

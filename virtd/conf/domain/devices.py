@@ -3,6 +3,7 @@
 from virtd import constants as c
 from virtd.conf.domain.base import HEX64, Device, Driver, Info, VirtioOptions
 from virtd.conf.domain.chardev import CharSource
+from virtd.conf.domain.errors import conf_error, detail_error, internal_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, sub, subs, texts
 from virtd.conf.xml.types import (
     BITMAP,
@@ -28,11 +29,6 @@ VIRTIO_MODELS = Choice("virtio virtio-transitional virtio-non-transitional")
 ANY_HEX8 = Integer(-1, 0xFF, base=0, template="0x%02X")
 ANY_HEX16 = Integer(-1, 0xFFFF, base=0, template="0x%04X")
 MIB = Size("M", "MiB")
-
-
-def xml_error(text: str) -> VirtError:
-    """VIR_ERR_XML_ERROR of a domain."""
-    return VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
 
 
 class Balloon(Device):
@@ -61,7 +57,7 @@ class RngBackend(
     Model,
     by="@model",
     bad=(UNSUPPORTED, "unknown RNG backend model '%s'"),
-    missing=(INTERNAL, "missing RNG device backend model"),
+    missing=(c.VIR_ERR_XML_ERROR, "missing RNG device backend model"),
 ):
     """Where random numbers come from."""
 
@@ -77,6 +73,11 @@ class EgdBackend(RngBackend, kind="egd"):
 
     source = inline(CharSource)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """It is connected to something."""
+        if el.get("type") is None:
+            raise xml_error("missing EGD backend type")
+
 
 class BuiltinBackend(RngBackend, kind="builtin"):
     """QEMU's own."""
@@ -88,7 +89,7 @@ class Rng(Device):
     model = attr(
         "@model",
         VIRTIO_MODELS,
-        required=(INTERNAL, "missing RNG device model"),
+        required=(c.VIR_ERR_XML_ERROR, "missing RNG device model"),
         bad=(UNSUPPORTED, "unknown RNG model '%s'"),
     )
     rate_bytes = attr("rate/@bytes", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "invalid RNG rate bytes"))
@@ -97,7 +98,9 @@ class Rng(Device):
     driver = sub("driver", Driver)
 
     def loaded(self, el: Element, view: View) -> None:
-        """Random numbers come from somewhere."""
+        """Random numbers come from somewhere. A period belongs to a rate."""
+        if not self.rate_bytes:
+            self.rate_period = None
         if self.backend is None:
             raise xml_error("only one RNG backend is supported")
 
@@ -144,6 +147,11 @@ class RedirDevice(Device):
     bus = attr("@bus", Choice("usb"), default="usb", bad=(UNSUPPORTED, "unknown redirdev bus '%s'"))
     source = inline(CharSource)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """It is connected to something."""
+        if el.get("type") is None:
+            raise internal_error("missing type in redirdev")
+
 
 class UsbVersion(Type[str]):
     """A version in two numbers, the second with two digits; -1 for any."""
@@ -160,9 +168,9 @@ class UsbVersion(Type[str]):
 class RedirRule(Model):
     """Whether clients' devices of some kind may be redirected."""
 
-    device_class = attr("@class", ANY_HEX8, omit=-1)
-    vendor = attr("@vendor", ANY_HEX16, omit=-1)
-    product = attr("@product", ANY_HEX16, omit=-1)
+    device_class = attr("@class", ANY_HEX8, omit=-1, bad=(INTERNAL, "Invalid USB Class code %s"))
+    vendor = attr("@vendor", ANY_HEX16, omit=-1, bad=(INTERNAL, "Invalid USB vendor ID %s"))
+    product = attr("@product", ANY_HEX16, omit=-1, bad=(INTERNAL, "Invalid USB product ID %s"))
     version = attr("@version", UsbVersion(), omit="-1", bad=(c.VIR_ERR_XML_ERROR, "Cannot parse USB device version %s"))
     allow = attr("@allow", YES_NO, required=True)
 
@@ -190,17 +198,20 @@ class CertificateSmartcard(Smartcard, kind="host-certificates"):
     def loaded(self, el: Element, view: View) -> None:
         """Three keys are on a card."""
         if len(self.certificates) != 3:
-            raise VirtError(
-                c.VIR_ERR_XML_ERROR, "host-certificates mode needs exactly three certificates", domain=c.VIR_FROM_DOMAIN
-            )
+            raise xml_error("host-certificates mode needs exactly three certificates")
         if self.database is not None and not self.database.startswith("/"):
-            raise VirtError(c.VIR_ERR_XML_ERROR, f"expecting absolute path: {self.database}", domain=c.VIR_FROM_DOMAIN)
+            raise xml_error(f"expecting absolute path: {self.database}")
 
 
 class PassthroughSmartcard(Smartcard, kind="passthrough"):
     """A card at the other end of a character device."""
 
     source = inline(CharSource)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It is connected to something."""
+        if el.get("type") is None:
+            raise xml_error("passthrough mode requires a character device type attribute")
 
 
 class TpmBackend(Model, by="@type"):
@@ -236,7 +247,7 @@ class ExternalTpm(TpmBackend, kind="external"):
     def loaded(self, el: Element, view: View) -> None:
         """It is somewhere."""
         if self.type is None:
-            raise VirtError(c.VIR_ERR_XML_ERROR, "missing external TPM backend type", domain=c.VIR_FROM_DOMAIN)
+            raise xml_error("missing external TPM backend type")
 
 
 class Tpm(Device):
@@ -248,7 +259,7 @@ class Tpm(Device):
     def loaded(self, el: Element, view: View) -> None:
         """A TPM has something behind it; the model says which version."""
         if self.backend is None:
-            raise VirtError(c.VIR_ERR_XML_ERROR, "missing TPM device backend", domain=c.VIR_FROM_DOMAIN)
+            raise xml_error("missing TPM device backend")
         self.model = self.model or "tpm-tis"
         if isinstance(self.backend, EmulatorTpm) and self.backend.version is None:
             self.backend.version = "1.2" if self.model == "tpm-tis" else "2.0"
@@ -270,7 +281,7 @@ class Shmem(Device):
     def loaded(self, el: Element, view: View) -> None:
         """What each model has if nothing is said."""
         if "/" in (self.name or ""):
-            raise VirtError(UNSUPPORTED, "shmem name cannot include '/' character", domain=c.VIR_FROM_DOMAIN)
+            raise conf_error("shmem name cannot include '/' character")
         if self.model is None:
             self.model = "ivshmem"
         if self.model != "ivshmem-doorbell" and self.size is None:
@@ -386,11 +397,11 @@ class MemoryDevice(Device):
             raise VirtError(c.VIR_ERR_XML_ERROR, "missing element or attribute './size'", domain=c.VIR_FROM_XML)
         if self.model in ("nvdimm", "virtio-pmem") and self.path is None:
             text = f"path is required for model '{self.model}'"
-            raise VirtError(c.VIR_ERR_XML_DETAIL, text, domain=c.VIR_FROM_DOMAIN)
+            raise detail_error(text)
         if self.model == "virtio-mem":
             self.requested = self.requested or 0
             if not self.block or self.block & (self.block - 1):
-                raise VirtError(c.VIR_ERR_XML_DETAIL, "block size must be a power of two", domain=c.VIR_FROM_DOMAIN)
+                raise detail_error("block size must be a power of two")
         else:
             self.requested = None
 

@@ -2,9 +2,9 @@
 
 from virtd import constants as c
 from virtd.conf.domain.base import DriveAddress
-from virtd.conf.domain.basics import conf_error, internal_error, qemu_error, xml_error
 from virtd.conf.domain.disk import BackingStore, DirSource, Disk, IoTune, NetworkSource, VhostUserSource
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import conf_error, internal_error, qemu_error, xml_error
 from virtd.conf.domain.implicit import find_controller
 
 UNSUPPORTED_PROTOCOLS = ("tftp",)

@@ -52,7 +52,7 @@ class ServerGraphics(Graphics):
 class VncGraphics(ServerGraphics, kind="vnc"):
     """A VNC server."""
 
-    port = attr("@port", INT, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse vnc port %s"))
+    port = attr("@port", INT, omit=0, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse vnc port %s"))
     autoport = attr("@autoport", YES_NO)
     websocket = attr("@websocket", INT, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse vnc WebSocket port %s"))
     listen = attr("@listen")
@@ -186,8 +186,8 @@ class Acceleration(Model):
 class VideoDriver(Model):
     """How the card works inside."""
 
+    vgaconf = attr("@vgaconf", Choice("io on off"), omit="io")
     name = attr("@name", Choice("default qemu vhostuser"), omit="default")
-    vgaconf = attr("@vgaconf", Choice("io on off"))
     virtio = inline(VirtioOptions)
 
 
@@ -206,7 +206,6 @@ class Video(Device):
     vgamem = attr("model/@vgamem", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "cannot parse video vgamem '%s'"))
     heads = attr("model/@heads", UINT, omit=0, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse video heads '%s'"))
     primary = attr("model/@primary", YES_NO, omit=False)
-    blob = attr("model/@blob", ON_OFF)
     acceleration = sub("model/acceleration", Acceleration)
     width = attr("model/resolution/@x", POSITIVE)
     height = attr("model/resolution/@y", POSITIVE)

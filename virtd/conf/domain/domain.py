@@ -25,6 +25,7 @@ from virtd.conf.domain.devices import (
 )
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.display import Audio, Graphics, Input, Sound, Video
+from virtd.conf.domain.errors import xml_error
 from virtd.conf.domain.features import Clock, Features
 from virtd.conf.domain.hostdev import Hostdev
 from virtd.conf.domain.interface import Interface
@@ -136,7 +137,11 @@ class Domain(
     on_poweroff = attr("on_poweroff", ACTIONS, bad=(UNSUPPORTED, "unknown on_poweroff action: %s"))
     on_reboot = attr("on_reboot", ACTIONS, bad=(UNSUPPORTED, "unknown on_reboot action: %s"))
     on_crash = attr("on_crash", CRASH_ACTIONS, bad=(UNSUPPORTED, "unknown on_crash action: %s"))
-    on_lockfailure = attr("on_lockfailure", Choice("poweroff restart pause ignore"))
+    on_lockfailure = attr(
+        "on_lockfailure",
+        Choice("poweroff restart pause ignore"),
+        bad=(UNSUPPORTED, "unknown on_lockfailure action: %s"),
+    )
     pm = sub("pm", Pm)
     perf = subs("perf/event", PerfEvent)
     emulator = attr("devices/emulator")
@@ -186,4 +191,4 @@ class Domain(
         if el.find("bootloader") is not None:
             raise VirtError(UNSUPPORTED, "bootloader is not supported by QEMU", domain=c.VIR_FROM_QEMU)
         if self.vcpu is None and el.find("vcpu") is not None:
-            raise VirtError(c.VIR_ERR_XML_ERROR, "maximum vcpus count must be an integer", domain=c.VIR_FROM_DOMAIN)
+            raise xml_error("maximum vcpus count must be an integer")

@@ -3,6 +3,7 @@
 import re
 
 from virtd import constants as c
+from virtd.conf.domain.errors import conf_error, internal_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs, unsupported
 from virtd.conf.xml.types import LONG, ON_OFF, UINT, UINT0, ULONG, YES_NO, Choice, Size
 from virtd.errors import VirtError
@@ -12,11 +13,6 @@ UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
 MIN_RETRIES = 4095
 MAX_VENDOR = 12
-
-
-def xml_error(text: str) -> VirtError:
-    """VIR_ERR_XML_ERROR of a domain."""
-    return VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
 
 
 def need_states(el: Element) -> None:
@@ -204,19 +200,11 @@ class Clock(Model):
         if self.offset != "timezone":
             self.timezone = None
         elif self.timezone is None:
-            raise VirtError(
-                c.VIR_ERR_INTERNAL_ERROR,
-                "missing 'timezone' attribute for clock with offset='timezone'",
-                domain=c.VIR_FROM_DOMAIN,
-            )
+            raise internal_error("missing 'timezone' attribute for clock with offset='timezone'")
         if self.offset != "absolute":
             self.start = None
         elif self.start is None:
-            raise VirtError(
-                c.VIR_ERR_INTERNAL_ERROR,
-                "missing 'start' attribute for clock with offset='absolute'",
-                domain=c.VIR_FROM_DOMAIN,
-            )
+            raise internal_error("missing 'start' attribute for clock with offset='absolute'")
 
 
 def refuse_unknown(model: Model, el: Element, text: str) -> None:
@@ -228,4 +216,4 @@ def refuse_unknown(model: Model, el: Element, text: str) -> None:
     known = {*model.plan().by_tag, "capabilities"}
     for child in el.iterchildren("*"):
         if child.tag not in known:
-            raise VirtError(UNSUPPORTED, text.replace("%s", child.tag), domain=c.VIR_FROM_DOMAIN)
+            raise conf_error(text.replace("%s", child.tag))

@@ -5,6 +5,7 @@ import re
 from virtd import constants as c
 from virtd.conf.domain.base import HEX4, HEX8, HEX16, Device
 from virtd.conf.domain.disk import Auth, Host
+from virtd.conf.domain.errors import conf_error, internal_error, xml_error
 from virtd.conf.domain.interface import Teaming
 from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs
 from virtd.conf.xml.types import ON_OFF, UINT, YES_NO, Choice, Integer
@@ -15,11 +16,6 @@ UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
 WWPN = re.compile(r"naa\.5[0-9a-fA-F]{15}")
 VENDOR = Integer(0, 0xFFFFFFFF, base=0, template="0x%04x", zero=False)
-
-
-def xml_error(text: str) -> VirtError:
-    """VIR_ERR_XML_ERROR of a domain."""
-    return VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
 
 
 class HostdevSource(Model, by="."):
@@ -44,9 +40,9 @@ class UsbSource(HostdevSource, kind="usb"):
                 if value is None:
                     raise missing_attribute(name, address)
         elif self.vendor is not None and self.product is None:
-            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "missing product", domain=c.VIR_FROM_DOMAIN)
+            raise internal_error("missing product")
         elif self.product is not None and self.vendor is None:
-            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "missing vendor", domain=c.VIR_FROM_DOMAIN)
+            raise internal_error("missing vendor")
 
 
 class PciSource(HostdevSource, kind="pci"):
@@ -119,7 +115,7 @@ class MdevSource(HostdevSource, kind="mdev"):
     def loaded(self, el: Element, view: View) -> None:
         """It has a name."""
         if self.uuid is None:
-            raise VirtError(UNSUPPORTED, "Missing 'uuid' attribute for element <address>", domain=c.VIR_FROM_DOMAIN)
+            raise conf_error("Missing 'uuid' attribute for element <address>")
 
 
 def check_source(hostdev: "Hostdev") -> None:
@@ -129,9 +125,9 @@ def check_source(hostdev: "Hostdev") -> None:
         VirtError: VIR_ERR_XML_ERROR or VIR_ERR_INTERNAL_ERROR.
     """
     if hostdev.type is None:
-        raise VirtError(c.VIR_ERR_XML_ERROR, "missing source address type", domain=c.VIR_FROM_DOMAIN)
+        raise xml_error("missing source address type")
     if hostdev.source is None:
-        raise VirtError(c.VIR_ERR_XML_ERROR, "Missing <source> element in hostdev device", domain=c.VIR_FROM_DOMAIN)
+        raise xml_error("Missing <source> element in hostdev device")
 
 
 class Hostdev(Device):
@@ -152,7 +148,7 @@ class Hostdev(Device):
     display = attr("@display", ON_OFF)
     ramfb = attr("@ramfb", ON_OFF)
     backend = attr("driver/@name", Choice("kvm vfio xen"))
-    source = sub("source", HostdevSource, by="type", keep=True)
+    source = sub("source", HostdevSource, by="type")
     readonly = flag("readonly")
     shareable = flag("shareable")
     teaming = sub("teaming", Teaming)

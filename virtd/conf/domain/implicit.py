@@ -5,13 +5,14 @@ from typing import TypeVar
 
 from virtd import constants as c
 from virtd.conf.domain.base import CcidAddress, DriveAddress, VirtioSerialAddress
-from virtd.conf.domain.basics import is_i440fx, is_q35, xml_error
+from virtd.conf.domain.basics import is_i440fx, is_q35
 from virtd.conf.domain.chardev import Channel, Console, Serial
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.devices import Balloon
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.display import Audio, Input, SdlGraphics, SpiceGraphics, Video, VncGraphics
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import conf_error, xml_error
 from virtd.conf.host import Emulator
 
 T = TypeVar("T")
@@ -35,12 +36,16 @@ def disk_index(target: str) -> int:
     return -1
 
 
-def sort_in(items: list[T], item: T, kind: Callable[[T], str | None], index: Callable[[T], int]) -> None:
-    """Put an item behind those of its kind with lower numbers and before those with higher ones, else at the end."""
+def sort_in(items: list[T], item: T, kind: Callable[[T], str | None], index: Callable[[T], int | None]) -> None:
+    """Put an item behind those of its kind with lower numbers and before those with higher ones, else at the end.
+
+    One without a number goes behind all of its kind.
+    """
+    own = index(item)
     place = -1
     for at in range(len(items) - 1, -1, -1):
         if kind(items[at]) == kind(item):
-            if index(items[at]) > index(item):
+            if own is not None and (index(items[at]) or 0) > own:
                 place = at
             elif place == -1:
                 place = at + 1
@@ -59,7 +64,7 @@ def sort_devices(domain: Domain) -> None:
 
 def insert_controller(domain: Domain, controller: Controller) -> None:
     """Add a controller where libvirt puts it."""
-    sort_in(domain.controllers, controller, lambda one: one.type, lambda one: -1 if one.index is None else one.index)
+    sort_in(domain.controllers, controller, lambda one: one.type, lambda one: one.index)
 
 
 def find_controller(domain: Domain, kind: str, index: int) -> Controller | None:
@@ -177,7 +182,7 @@ def add_video(domain: Domain) -> None:
     for number, video in enumerate(domain.videos):
         if video.primary:
             if any(other.primary for other in domain.videos[:number]):
-                raise xml_error("Only one primary video device is supported")
+                raise conf_error("Only one primary video device is supported")
             domain.videos.insert(0, domain.videos.pop(number))
     if domain.videos:
         domain.videos[0].primary = True
@@ -186,6 +191,8 @@ def add_video(domain: Domain) -> None:
 def add_consoles(domain: Domain) -> None:
     """The first console and the first serial port are the same thing; add the one that is missing."""
     consoles, serials = domain.consoles, domain.serials
+    for number, console in enumerate(consoles):
+        console.port = number
     if consoles and consoles[0].target_type in (None, "serial"):
         first = consoles[0]
         if not serials:

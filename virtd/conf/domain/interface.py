@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from virtd import constants as c
 from virtd.conf.domain.base import Address, Device, Reconnect, VirtioOptions
+from virtd.conf.domain.errors import conf_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
 from virtd.conf.xml.types import MAC, ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice
 from virtd.errors import VirtError
@@ -29,11 +30,6 @@ NEED_SOURCE = (
     "mcast",
     "udp",
 )
-
-
-def xml_error(text: str) -> VirtError:
-    """VIR_ERR_XML_ERROR of a domain."""
-    return VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
 
 
 class Ip(Model):
@@ -67,6 +63,13 @@ class Local(Model):
     port = attr("@port", UINT)
 
 
+PORT_NEEDS = {
+    "802.1Qbg": ("managerid", "typeid", "typeidversion"),
+    "802.1Qbh": ("profileid",),
+    "midonet": ("interfaceid",),
+}
+
+
 class VirtualPort(Model):
     """What a switch needs to know of the port (802.1Qbg, 802.1Qbh, Open vSwitch, midonet)."""
 
@@ -83,6 +86,17 @@ class VirtualPort(Model):
     interfaceid = attr("parameters/@interfaceid")
     profileid = attr("parameters/@profileid")
 
+    def loaded(self, el: Element, view: View) -> None:
+        """What each kind of switch must know; ids that identify the port are made."""
+        for name in PORT_NEEDS.get(self.type or "", ()):
+            if getattr(self, name) is None:
+                text = f"missing {name} in <virtualport type='{self.type}'>"
+                raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DEVICE)
+        if self.type == "802.1Qbg" and self.instanceid is None:
+            self.instanceid = str(uuid4())
+        if self.type == "openvswitch" and self.interfaceid is None:
+            self.interfaceid = str(uuid4())
+
 
 class VlanTag(Model):
     """One VLAN of a port."""
@@ -91,11 +105,31 @@ class VlanTag(Model):
     native_mode = attr("@nativeMode", Choice("tagged untagged"))
 
 
+MAX_VLAN = 4095
+
+
 class Vlan(Model):
     """The VLANs of a port."""
 
     trunk = attr("@trunk", YES_NO)
     tags = subs("tag", VlanTag)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Several VLANs make a trunk."""
+        text = None
+        if not self.tags:
+            text = "missing tag id - each <vlan> must have at least one <tag id='n'/> subelement"
+        elif any((tag.id or 0) > MAX_VLAN for tag in self.tags):
+            wrong = next(tag.id for tag in self.tags if (tag.id or 0) > MAX_VLAN)
+            text = f"vlan tag id {wrong} too large (maximum {MAX_VLAN})"
+        elif len(self.tags) > 1 and self.trunk is False:
+            text = "invalid \"trunk='no'\" in <vlan> - trunk='yes' is required for more than one vlan tag"
+        elif sum(tag.native_mode is not None for tag in self.tags) > 1:
+            text = "duplicate native vlan setting"
+        if text is not None:
+            raise VirtError(c.VIR_ERR_XML_ERROR, text)
+        if len(self.tags) > 1 or any(tag.native_mode is not None for tag in self.tags):
+            self.trunk = True
 
 
 class Rate(Model):
@@ -112,6 +146,15 @@ class Bandwidth(Model):
 
     inbound = sub("inbound", Rate)
     outbound = sub("outbound", Rate)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """A limit limits something; a guarantee is for what comes in."""
+        if self.outbound is not None and self.outbound.floor is not None:
+            text = "'floor' attribute allowed only in <inbound> element"
+            raise VirtError(UNSUPPORTED, text)
+        for rate in (self.inbound, self.outbound):
+            if rate is not None and rate.average is None and rate.floor is None:
+                raise VirtError(c.VIR_ERR_XML_DETAIL, "Missing mandatory average or floor attributes")
 
 
 class Offloads(Model):
@@ -133,7 +176,7 @@ class InterfaceDriver(Model):
     txmode = attr("@txmode", Choice("iothread timer"))
     ioeventfd = attr("@ioeventfd", ON_OFF)
     event_idx = attr("@event_idx", ON_OFF)
-    queues = attr("@queues", POSITIVE)
+    queues = attr("@queues", UINT, omit=0)
     rx_queue_size = attr("@rx_queue_size", UINT)
     tx_queue_size = attr("@tx_queue_size", UINT)
     rss = attr("@rss", ON_OFF)
@@ -320,10 +363,15 @@ class Interface(Device):
             given = el.find("mac")
             text = given.get("address") if given is not None else ""
             raise xml_error(f"expected unicast mac address, found multicast '{text}'")
-        if self.vlan is not None and len(self.vlan.tags) > 1 and self.vlan.trunk is None:
-            self.vlan.trunk = True
-        if self.virtualport is not None and self.virtualport.type == "openvswitch" and not self.virtualport.interfaceid:
-            self.virtualport.interfaceid = str(uuid4())
+        if self.virtualport is not None:
+            if self.type not in ("network", "bridge", "direct", "hostdev"):
+                text = f"<virtualport> element unsupported for <interface type='{self.type}'>"
+                raise conf_error(text)
+            if self.virtualport.type in (None, "none") and self.type != "network":
+                raise VirtError(c.VIR_ERR_XML_ERROR, "missing required virtualport type")
+        inbound = self.bandwidth.inbound if self.bandwidth is not None else None
+        if inbound is not None and inbound.floor is not None and self.type != "network":
+            raise VirtError(UNSUPPORTED, "floor attribute is not supported for this config")
         if self.type == "hostdev" or not (self.model or "").startswith("virtio"):
             self.driver = self.vhost = None
         elif self.driver is not None and self.driver.queues == 1:

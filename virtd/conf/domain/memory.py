@@ -1,9 +1,9 @@
 """How the guest's memory, CPUs and I/O are laid out on the host: backing, limits, pinning, NUMA policy."""
 
 from virtd import constants as c
+from virtd.conf.domain.errors import conf_error, detail_error, internal_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs
 from virtd.conf.xml.types import BITMAP, CPUSET, INT, KIB, LONG, NODESET, POSITIVE, UINT, ULONG, Choice, Type
-from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
@@ -44,13 +44,17 @@ class MemoryBacking(Model):
     discard = flag("discard")
 
 
+UNLIMITED = 9007199254740991
+"""What stands for no limit, KiB."""
+
+
 class MemoryTune(Model):
     """Limits of the cgroup memory controller, KiB."""
 
-    hard_limit = attr("hard_limit", KIB)
-    soft_limit = attr("soft_limit", KIB)
+    hard_limit = attr("hard_limit", KIB, omit=UNLIMITED)
+    soft_limit = attr("soft_limit", KIB, omit=UNLIMITED)
     min_guarantee = attr("min_guarantee", KIB, omit=0)
-    swap_hard_limit = attr("swap_hard_limit", KIB)
+    swap_hard_limit = attr("swap_hard_limit", KIB, omit=UNLIMITED)
 
 
 class BlkioDevice(Model):
@@ -93,8 +97,9 @@ class BlkioTune(Model):
             elif device.path in seen:
                 text = f"duplicate blkio device path '{device.path}'"
             if text is not None:
-                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
+                raise conf_error(text)
             seen.add(device.path or "")
+        self.devices = [one for one in self.devices if any(getattr(one, name) for name in one.fields if name != "path")]
 
 
 class VcpuPin(Model):
@@ -204,15 +209,15 @@ class CpuTune(Model, refuse="cachetune memorytune"):
             value = getattr(self, name)
             if value is not None and value != 0 and not (low <= value <= high) and not ("quota" in name and value < 0):
                 text = f"Value of cputune '{name}' must be in range [{low}, {high}]"
-                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
+                raise conf_error(text)
         if len(el.findall("emulatorpin")) > 1:
-            raise VirtError(c.VIR_ERR_XML_ERROR, "only one emulatorpin is supported", domain=c.VIR_FROM_DOMAIN)
+            raise xml_error("only one emulatorpin is supported")
         pins: list[tuple[str, frozenset[int] | None]] = [("vcpupin", pin.cpuset) for pin in self.vcpupins]
         pins += [("iothreadpin", pin.cpuset) for pin in self.iothreadpins]
         pins += [("emulatorpin", pin.cpuset) for pin in (self.emulatorpin,) if pin is not None]
         for kind, cpuset in pins:
             if cpuset is None:
-                raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"missing cpuset for {kind}", domain=c.VIR_FROM_DOMAIN)
+                raise internal_error(f"missing cpuset for {kind}")
         for kind, field, scheds in (
             ("vcpusched", "vcpus", [one.vcpus for one in self.vcpuscheds]),
             ("iothreadsched", "iothreads", [one.iothreads for one in self.iothreadscheds]),
@@ -221,10 +226,10 @@ class CpuTune(Model, refuse="cachetune memorytune"):
             for numbers in scheds:
                 if numbers is None:
                     text = f"Missing attribute '{field}' in element '{kind}'"
-                    raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
+                    raise xml_error(text)
                 if seen & numbers:
                     text = f"'{kind}' attributes '{field}' must not overlap"
-                    raise VirtError(c.VIR_ERR_XML_DETAIL, text, domain=c.VIR_FROM_DOMAIN)
+                    raise detail_error(text)
                 seen |= numbers
 
 

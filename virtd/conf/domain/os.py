@@ -2,9 +2,9 @@
 
 from virtd import constants as c
 from virtd.conf.domain.disk import SourceBase
+from virtd.conf.domain.errors import conf_error, detail_error
 from virtd.conf.xml.model import Element, Model, View, attr, sub, subs
 from virtd.conf.xml.types import INT, UINT, YES_NO, Choice, Integer
-from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
@@ -84,7 +84,7 @@ def check_firmware(os: "Os") -> None:
     elif (loader is None or loader.path is None) and (loader is not None or os.nvram is not None):
         text = "no loader path specified and firmware auto selection disabled"
     if text is not None:
-        raise VirtError(c.VIR_ERR_XML_DETAIL, text, domain=c.VIR_FROM_DOMAIN)
+        raise detail_error(text)
 
 
 class Os(Model):
@@ -120,7 +120,7 @@ class Os(Model):
             self.bootmenu_timeout = None
         if self.reboot_timeout is not None and not -1 <= self.reboot_timeout <= 65535:
             text = "invalid value for rebootTimeout, must be in range [-1,65535]"
-            raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
+            raise conf_error(text)
 
 
 class Entry(Model):

@@ -10,6 +10,7 @@ The rules are libvirt's, so that a definition keeps its guest's hardware where i
 
 from virtd import constants as c
 from virtd.conf.domain.base import Info, PciAddress
+from virtd.conf.domain.errors import internal_error, xml_error
 from virtd.errors import VirtError
 
 # What a bus takes and a device needs.
@@ -107,9 +108,7 @@ class PciBuses:
         bit = 1 << address.function
         taken = bus.slots.get(address.slot, 0)
         if taken & bit:
-            raise VirtError(
-                c.VIR_ERR_XML_ERROR, f"Attempted double use of PCI Address {where}", domain=c.VIR_FROM_DOMAIN
-            )
+            raise xml_error(f"Attempted double use of PCI Address {where}")
         if not taken and needs & ROOT_PORT:
             bus.shared.add(address.slot)
         elif not needs & ROOT_PORT:
@@ -173,21 +172,15 @@ class PciBuses:
         elif needs & BRIDGE:
             self.add(PCI)
         elif not needs & KINDS:
-            raise VirtError(
-                c.VIR_ERR_INTERNAL_ERROR,
-                f"Cannot automatically add a new PCI bus for a device with connect flags {needs:02x}",
-                domain=c.VIR_FROM_DOMAIN,
-            )
+            raise internal_error(f"Cannot automatically add a new PCI bus for a device with connect flags {needs:02x}")
         else:
             raise _no_slot(next((m for m, row in BUSES.items() if row[3] & needs), "device"))
 
 
 def _no_slot(model: str) -> VirtError:
-    return VirtError(
-        c.VIR_ERR_INTERNAL_ERROR,
+    return internal_error(
         f"a PCI slot is needed to connect a PCI controller model='{model}', but none is available, and it cannot be "
-        "automatically added",
-        domain=c.VIR_FROM_DOMAIN,
+        "automatically added"
     )
 
 

@@ -4,16 +4,22 @@ from collections.abc import Iterator
 
 from virtd import constants as c
 from virtd.conf.domain.base import Info, PciAddress, UsbAddress
-from virtd.conf.domain.basics import is_i440fx, is_q35, xml_error
+from virtd.conf.domain.basics import is_i440fx, is_q35
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import internal_error, xml_error
 from virtd.conf.domain.implicit import maybe_add
 from virtd.conf.domain.interface import HostdevSource, InterfaceSource
 from virtd.conf.domain.pci import BUSES, HOTPLUG, PCI, PCIE, PciBuses
 from virtd.errors import VirtError
 
+_PCI_NET = (
+    *("rtl8139", "e1000", "vlance", "vmxnet", "vmxnet2", "vmxnet3", "Am79C970A", "Am79C973"),
+    *("82540EM", "82545EM", "82543GC"),
+)
 _PCI_MODELS_NET = ("usb-net", "spapr-vlan", "smc91c111", "netfront")
 _COMPANIONS = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
+_PCI_FILESYSTEMS = (None, "path", "handle", "virtiofs")
 _PCI_SCSI = ("lsilogic", "lsisas1068", "lsisas1078", "vmpvscsi", "dc390", "am53c974")
 _NO_PCI_SOUND = ("sb16", "pcspk", "usb")
 _NO_PCI_VIDEO = ("none", "ramfb")
@@ -37,15 +43,15 @@ def needs(domain: Domain) -> Iterator[Need]:
     """Every device on PCI that is no bridge, and what it needs, in libvirt's order of allocation."""
     flags = Flags(is_q35(domain.os.machine or ""))
     for filesystem in domain.filesystems:
-        yield filesystem.info, flags.virtio(filesystem.model)
+        driver = filesystem.driver.type if filesystem.driver is not None else None
+        yield filesystem.info, flags.virtio(filesystem.model) if driver in _PCI_FILESYSTEMS else 0
     for interface in domain.interfaces:
         if interface.type == "hostdev":
             continue
         if interface.model in _PCI_MODELS_NET:
             yield interface.info, 0
             continue
-        virtio = (interface.model or "").startswith("virtio") or interface.model == "e1000e"
-        yield interface.info, flags.virtio(interface.model) if virtio else flags.pci
+        yield interface.info, flags.pci if interface.model in _PCI_NET else flags.virtio(interface.model)
     for sound in domain.sounds:
         if sound.model not in _NO_PCI_SOUND:
             yield sound.info, 0 if sound.model == "ich7" else flags.pci
@@ -168,9 +174,7 @@ def run(domain: Domain, highest: int, *, grow: bool) -> PciBuses:
     bridges = [one for one in domain.controllers if one.type == "pci"]
     for one in bridges:
         if one.model is None:
-            raise VirtError(
-                c.VIR_ERR_INTERNAL_ERROR, "PCI controller model was not set correctly", domain=c.VIR_FROM_DOMAIN
-            )
+            raise internal_error("PCI controller model was not set correctly")
         models[one.index or 0] = one.model
     if grow:
         filler = "pcie-root-port" if models[0] == "pcie-root" else "pci-bridge"

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from virtd import constants as c
 from virtd.conf.domain.base import DimmAddress, Info, UsbAddress, VirtioSerialAddress
-from virtd.conf.domain.basics import conf_error, xml_error
 from virtd.conf.domain.chardev import Channel, Console
 from virtd.conf.domain.devices import Hub
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import conf_error, xml_error
 from virtd.conf.domain.implicit import maybe_add
 from virtd.conf.domain.interface import HostdevSource
 from virtd.errors import VirtError

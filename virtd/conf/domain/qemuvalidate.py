@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 from virtd import constants as c
 from virtd.conf.domain.base import CcwAddress, DriveAddress
-from virtd.conf.domain.basics import check_emulator, internal_error, is_i440fx, is_q35, qemu_error
+from virtd.conf.domain.basics import check_emulator, is_i440fx, is_q35
 from virtd.conf.domain.chardev import CharSource, SpicePortSource, SpiceVmcSource
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.devices import PassthroughSmartcard
 from virtd.conf.domain.diskvalidate import check_qemu_disk, iothread_ids
 from virtd.conf.domain.display import SpiceGraphics
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import detail_error, internal_error, qemu_error
 from virtd.conf.domain.hostdev import PciSource
 from virtd.conf.domain.implicit import find_controller
 from virtd.conf.domain.validate import all_infos
@@ -72,6 +73,12 @@ def check_vcpus(x: Context) -> None:
         if vcpu.id == 0 and vcpu.enabled is False:
             raise qemu_error("vcpu 0 can't be offline")
     cpu = domain.cpu
+    orders = {vcpu.order is None for vcpu in domain.vcpus if vcpu.enabled}
+    given = sorted(vcpu.order for vcpu in domain.vcpus if vcpu.enabled and vcpu.order is not None)
+    if given and domain.vcpus[0].order != 1 and len(orders) == 1:
+        raise qemu_error("vcpu0 must be enabled first")
+    if len(orders) > 1:
+        raise qemu_error("all vcpus must have either set or unset order")
     if domain.vcpu_current == 0:
         raise qemu_error("vcpu 0 can't be offline")
     if (domain.vcpu or 1) > x.machine.max_cpus:
@@ -91,6 +98,13 @@ def check_vcpus(x: Context) -> None:
             raise qemu_error("CPU cache mode 'passthrough' can only be used with 'host-passthrough' / 'maximum' CPUs")
         if cpu.cache_mode == "emulate" and cpu.cache_level != 3:
             raise qemu_error("CPU cache mode 'emulate' can only be used with level='3'")
+
+
+def check_inputs(x: Context) -> None:
+    """Only devices handed through from the host have virtio's variants."""
+    for one in x.domain.inputs:
+        if one.model is not None and one.model.endswith("transitional") and one.type != "evdev":
+            raise qemu_error(f"virtio (non-)transitional models are not supported for input type={one.type}")
 
 
 def check_timers(x: Context) -> None:
@@ -176,9 +190,17 @@ def check_videos(x: Context) -> None:
         device = _VIDEO_DEVICES.get(model, "")
         if device == "" or (device is not None and not x.emulator.has(device)):
             raise qemu_error(f"domain configuration does not support video model '{model}'")
-        if not video.primary and model not in ("qxl", "virtio", "bochs", "none"):
+        if not video.primary and model not in ("qxl", "virtio", "none"):
             raise qemu_error(f"video type '{model}' is only valid as primary video device")
-        if (video.heads or 0) > 1 and model not in ("qxl", "virtio"):
+        accel = video.acceleration
+        if accel is not None and accel.accel2d:
+            raise qemu_error("qemu does not support the accel2d setting")
+        if accel is not None and accel.accel3d and model != "virtio":
+            raise qemu_error("3d acceleration is supported only with 'virtio' video device")
+        if video.width and model not in ("vga", "qxl", "virtio", "bochs", "none"):
+            text = "model resolution is not supported"
+            raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_QEMU)
+        if video.heads not in (None, 1) and model not in ("qxl", "virtio"):
             raise qemu_error(f"video type '{model}' doesn't support multiple 'heads'")
 
 
@@ -215,11 +237,9 @@ def check_memory(x: Context) -> None:
         if device.model == "sgx-epc":
             raise qemu_error("sgx epc isn't supported by this QEMU binary")
         if device.node is not None and device.node >= len(cells):
-            raise VirtError(
-                c.VIR_ERR_XML_DETAIL,
+            raise detail_error(
                 f"can't add memory backend for guest node '{device.node}' as the guest has only '{len(cells)}' NUMA "
-                "nodes configured",
-                domain=c.VIR_FROM_DOMAIN,
+                "nodes configured"
             )
         if device.node is None and device.model != "virtio-pmem":
             raise qemu_error("target NUMA node needs to be specified for memory device")
@@ -454,6 +474,7 @@ CHECKS: tuple[Callable[[Context], None], ...] = (
     check_firmware,
     check_events,
     check_timers,
+    check_inputs,
     check_backing,
     check_graphics,
     check_videos,

@@ -2,8 +2,8 @@
 
 from typing import TypeVar
 
-from virtd.conf.domain.basics import conf_error, internal_error, xml_error
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import conf_error, internal_error, xml_error
 from virtd.conf.domain.memory import IothreadDef, IothreadSched, NumaMemory, NumaTune, VcpuSched
 from virtd.conf.domain.os import PERF_EVENTS
 

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 
 from virtd import constants as c
 from virtd.conf.domain.base import Device, DriveAddress, Info, UnassignedAddress
-from virtd.conf.domain.basics import conf_error, device_infos, internal_error, xml_error
+from virtd.conf.domain.basics import device_infos
 from virtd.conf.domain.charvalidate import check_consoles, check_isa_serials, check_sources
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.diskvalidate import check_disk, iothread_ids
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import conf_error, detail_error, internal_error, xml_error
+from virtd.conf.domain.interface import VhostUserSource
 from virtd.conf.domain.memory import HugePage
 from virtd.conf.domain.os import FwCfgs, Smbios
 from virtd.conf.xml.types import UUID
@@ -125,24 +127,18 @@ def check_hugepages(domain: Domain) -> None:
     cells = len(domain.cpu.numa.cells) if domain.cpu is not None and domain.cpu.numa is not None else 0
     masters = [page.size for page in domain.memory_backing.hugepages.pages if page.nodeset is None]
     if len(masters) > 1:
-        raise VirtError(
-            c.VIR_ERR_XML_DETAIL,
-            f"two master hugepages detected: {masters[1]} and {masters[0]}",
-            domain=c.VIR_FROM_DOMAIN,
-        )
+        raise detail_error(f"two master hugepages detected: {masters[1]} and {masters[0]}")
     for page in domain.memory_backing.hugepages.pages:
         both = next((p for p in domain.memory_backing.hugepages.pages if p is not page and shares(p, page)), None)
         if both is not None:
-            raise VirtError(
-                c.VIR_ERR_XML_DETAIL,
-                f"nodeset attribute of hugepages of sizes {page.size} and {both.size} intersect",
-                domain=c.VIR_FROM_DOMAIN,
-            )
-        if page.nodeset is None or (not cells and page.nodeset == {0}):
+            raise detail_error(f"nodeset attribute of hugepages of sizes {page.size} and {both.size} intersect")
+        if not cells and page.nodeset == frozenset((0,)):
+            page.nodeset = None
+        if page.nodeset is None:
             continue
         missing = next((node for node in sorted(page.nodeset) if node >= cells), None)
         if missing is not None:
-            raise VirtError(c.VIR_ERR_XML_DETAIL, f"hugepages: node {missing} not found", domain=c.VIR_FROM_DOMAIN)
+            raise detail_error(f"hugepages: node {missing} not found")
 
 
 def shares(one: HugePage, other: HugePage) -> bool:
@@ -160,7 +156,7 @@ def check_usb_masters(domain: Domain) -> None:
                 if other.type == "usb" and other.index == one.index and other.info.master_port is None
             ]
             if not masters:
-                raise VirtError(c.VIR_ERR_XML_DETAIL, "No master USB controller specified", domain=c.VIR_FROM_DOMAIN)
+                raise detail_error("No master USB controller specified")
 
 
 def check_seclabels(domain: Domain) -> None:
@@ -168,11 +164,7 @@ def check_seclabels(domain: Domain) -> None:
     seen: set[str | None] = set()
     for label in domain.seclabels:
         if label.model is not None and label.model in seen:
-            raise VirtError(
-                c.VIR_ERR_XML_DETAIL,
-                f"seclabel for model {label.model} is already provided",
-                domain=c.VIR_FROM_DOMAIN,
-            )
+            raise detail_error(f"seclabel for model {label.model} is already provided")
         seen.add(label.model)
     if None in seen and len(domain.seclabels) > 1:
         raise xml_error("missing security model when using multiple labels")
@@ -216,11 +208,7 @@ def check_controllers(domain: Domain) -> None:
     for one in domain.controllers:
         key = (one.type, one.index)
         if one.type == "usb" and one.model == "none" and len([o for o in domain.controllers if o.type == "usb"]) > 1:
-            raise VirtError(
-                c.VIR_ERR_XML_DETAIL,
-                "Can't add another USB controller: USB is disabled for this domain",
-                domain=c.VIR_FROM_DOMAIN,
-            )
+            raise detail_error("Can't add another USB controller: USB is disabled for this domain")
         if key in seen and not (one.type == "usb" and (one.model or "").startswith("ich9-")):
             raise xml_error(f"Multiple '{one.type}' controllers with index '{one.index}'")
         seen.add(key)
@@ -278,6 +266,8 @@ def check_perf(domain: Domain) -> None:
 
 def check_memory(domain: Domain) -> None:
     """Modules are part of the memory."""
+    if any(device.uuid is not None and device.model == "nvdimm" for device in domain.memory_devices):
+        raise conf_error("UUID is not supported for NVDIMM device")
     plugged = sum(device.size or 0 for device in domain.memory_devices)
     if plugged > (domain.memory or 0):
         raise xml_error("Total size of memory devices exceeds the total memory size")
@@ -296,7 +286,7 @@ def check_sysinfo(domain: Domain) -> None:
         if isinstance(info, Smbios):
             for entry in info.bios:
                 if entry.name == "date" and not BIOS_DATE.fullmatch(entry.text or ""):
-                    raise VirtError(c.VIR_ERR_XML_DETAIL, "Invalid BIOS 'date' format", domain=c.VIR_FROM_DOMAIN)
+                    raise detail_error("Invalid BIOS 'date' format")
             for entry in info.system:
                 if entry.name == "uuid":
                     check_own_uuid(domain, entry.text or "")
@@ -315,7 +305,7 @@ def check_own_uuid(domain: Domain, text: str) -> None:
     except ValueError:
         words = "malformed <sysinfo> uuid element"
     if words is not None:
-        raise VirtError(c.VIR_ERR_XML_DETAIL, words, domain=c.VIR_FROM_DOMAIN)
+        raise detail_error(words)
 
 
 def check_firmware_blobs(domain: Domain) -> None:
@@ -361,6 +351,8 @@ def check_filesystems(domain: Domain) -> None:
         source = one.source_dir or one.source_file or one.source_dev or one.source_socket
         if source is None and one.type != "ram":
             raise VirtError(c.VIR_ERR_NO_SOURCE, one.target, domain=c.VIR_FROM_DOMAIN)
+        if one.info.boot_order is not None and (one.driver is None or one.driver.type != "virtiofs"):
+            raise conf_error("boot order is only supported for virtiofs")
         if one.target is None:
             raise VirtError(c.VIR_ERR_NO_TARGET, source, domain=c.VIR_FROM_DOMAIN)
 
@@ -378,6 +370,49 @@ def check_inputs(domain: Domain) -> None:
             raise conf_error("only bus 'virtio' is supported for 'passthrough' input devices")
         if one.model not in (None, "default") and one.bus != "virtio":
             raise conf_error(f"only bus 'virtio' is supported for input model '{one.model}'")
+
+
+def check_interfaces(domain: Domain) -> None:
+    """What a card's connection asks of it."""
+    for one in domain.interfaces:
+        virtio = (one.model or "").startswith("virtio")
+        if isinstance(one.source, VhostUserSource):
+            if not virtio:
+                raise internal_error(
+                    "Wrong or no <model> 'type' attribute specified with <interface type='vhostuser'/>. vhostuser "
+                    "requires the virtio-net* frontend"
+                )
+            if one.source.reconnect is not None and one.source.mode == "server":
+                raise conf_error("'reconnect' attribute unsupported 'server' mode for <interface type='vhostuser'>")
+        if one.teaming is not None:
+            if one.teaming.type == "transient" and one.teaming.persistent is None:
+                raise conf_error("teaming persistent attribute must be set if teaming type is 'transient'")
+            if one.teaming.type == "persistent" and not virtio:
+                raise conf_error(
+                    f"virtio-net teaming persistent interface must be <model type='virtio'/>, not '{one.model}'"
+                )
+            if one.teaming.type == "transient" and one.type not in ("hostdev", "network"):
+                raise conf_error(f"virtio-net teaming transient interface must be type='hostdev', not '{one.type}'")
+
+
+def check_videos(domain: Domain) -> None:
+    """What only some graphics cards have; none is none."""
+    if len(domain.videos) > 1 and any(one.model == "none" for one in domain.videos):
+        raise conf_error("a 'none' video type must be the only video device defined for the domain")
+    for one in domain.videos:
+        if one.model != "qxl":
+            for name in ("ram", "vram64", "vgamem"):
+                if getattr(one, name):
+                    raise conf_error(f"{name} attribute only supported for video type qxl")
+        accel = one.acceleration
+        if accel is not None and accel.accel2d is None and accel.accel3d is None and accel.rendernode is None:
+            raise conf_error("missing values for acceleration")
+        if one.driver is not None:
+            if one.driver.name == "vhostuser" and one.model != "virtio":
+                raise conf_error("'vhostuser' driver is only supported with 'virtio' device")
+            for option in one.driver.virtio.fields:
+                if getattr(one.driver.virtio, option) is not None and one.model != "virtio":
+                    raise conf_error(f"{option} driver option is only supported for virtio devices")
 
 
 def check_audio(domain: Domain) -> None:
@@ -454,4 +489,6 @@ CHECKS: tuple[Callable[[Domain], None], ...] = (
     check_firmware_blobs,
     check_addresses,
     check_audio,
+    check_interfaces,
+    check_videos,
 )

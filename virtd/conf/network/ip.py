@@ -230,7 +230,7 @@ def check_host(host: Host, version: int, *, partial: bool = False) -> None:
     if partial:
         if not (host.mac or host.name or host.ip or host.id):
             text = "At least one of name, mac, or ip attribute must be specified for static host definition in network"
-            raise refuse(f"{text} '{{network}}'")
+            raise refuse(f"{text} '{{network}}' ")
         return
     if version == 6 and not (host.id or host.name):
         raise refuse("Static host definition in IPv6 network '{network}' must have id or name attribute")

@@ -37,11 +37,8 @@ class Plug(Model):
         """Each kind names what it is plugged into."""
         if self.type in ("network", "bridge") and self.bridge is None:
             raise refuse("Missing network port bridge name")
-        if self.type == "direct":
-            if self.dev is None:
-                raise refuse("Missing network port link device name")
-            if self.mode is None:
-                raise refuse("Missing network port link device mode")
+        if self.type == "direct" and self.dev is None:
+            raise refuse("Missing network port link device name")
 
 
 class NetworkPort(Model):

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from virtd import constants as c
 from virtd.conf.network import ip as addresses
+from virtd.conf.network import validate
 from virtd.conf.network.dns import Dns, DnsHost, Srv, Txt, check_dns_host, check_srv, check_txt
 from virtd.conf.network.forward import Forward, ForwardInterface
 from virtd.conf.network.ip import Dhcp, Host, Ip, Range, refuse
@@ -18,7 +19,8 @@ from virtd.conf.xml.document import parse_document
 from virtd.conf.xml.model import Element, Model, View, local_name
 from virtd.errors import VirtError
 
-NONE, MODIFY, DELETE, ADD_LAST, ADD_FIRST = 0, 1, 2, 3, 4
+MODIFY, DELETE = c.VIR_NETWORK_UPDATE_COMMAND_MODIFY, c.VIR_NETWORK_UPDATE_COMMAND_DELETE
+ADD_LAST, ADD_FIRST = 3, c.VIR_NETWORK_UPDATE_COMMAND_ADD_FIRST
 _ADD = (ADD_LAST, ADD_FIRST)
 _COMMANDS = (MODIFY, DELETE, *_ADD)
 # Sections which libvirt knows by name and cannot change.
@@ -58,6 +60,8 @@ def update(network: Network, command: int, section: int, index: int, xml: str) -
             text = f"unexpected element <{local_name(el)}>, expecting <{tag}>, while updating network '{{network}}'"
             raise refuse(text)
         change(network, command, index, el)
+        # The network as a whole must still be one: libvirt would take what it cannot read again.
+        validate.finish(network)
     except VirtError as error:
         raise named(error, network.name or "") from None
 
