@@ -220,3 +220,20 @@ def test_a_start_that_fails_says_what_qemu_said_and_leaves_nothing(instance: Ins
     assert instance.events() == [("lifecycle", "g", -1, 0, 0)]
     instance.disk()
     driver.domain_create(domain)
+
+
+def test_a_definition_that_was_edited_by_hand_gets_its_defaults(instance: Instance) -> None:
+    driver = instance.driver
+    domain = driver.domain_define_xml(instance.xml())
+    before = driver.domain_get_xml_desc(domain, 0)
+    path = driver.guests.definitions.path("g")
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text.replace("</devices>", "<rng model='virtio'><backend model='random'/></rng></devices>"))
+    with driver.generation.commit():
+        pass
+    after = driver.domain_get_xml_desc(domain, 0)
+    assert after != before
+    assert "<rng model='virtio'>" in after
+    assert after.count("<address type='pci'") == before.count("<address type='pci'") + 1

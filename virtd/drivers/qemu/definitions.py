@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from virtd import constants as c
 from virtd import uuids
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain import format_domain
-from virtd.drivers.qemu import tpm
+from virtd.drivers.qemu import stored, tpm
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import identity
 from virtd.drivers.qemu.guests import Entry
@@ -67,7 +66,7 @@ class Definitions(DriverBase):
     def save_definition(self, config: Config) -> files.Pending:
         """Write a definition to disk; the definitions' lock is held, and the caller publishes it in a commit."""
         _, name = identity(config)
-        return self.guests.definitions.prepare(name, format_domain(config, secure=True))
+        return self.guests.definitions.prepare(name, stored.write(config))
 
     def domain_define_xml(self, xml: str) -> Domain:
         """virDomainDefineXML."""

@@ -8,6 +8,7 @@ from virtd.conf.domain import parse_domain
 from virtd.conf.xml import schema
 from virtd.conf.xml.document import parse_document
 from virtd.drivers.base import Context, Driver
+from virtd.drivers.qemu import stored
 from virtd.drivers.qemu.capabilities import Capabilities
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Entry, Guests
@@ -170,7 +171,7 @@ class DriverBase(Driver):
             if live:
                 raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_QEMU)
             raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching name '{entry.name}'")
-        config = parse_domain(content.decode(), self.capabilities.host(), inactive=not live)
+        config = stored.read(content, self.capabilities.host(), live=live)
         if len(parsed) >= PARSED_KEPT:
             parsed.clear()
         parsed[path] = identity, config

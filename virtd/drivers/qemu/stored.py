@@ -1,0 +1,43 @@
+"""Definitions and live XML as they lie on disk.
+
+What virtd wrote itself is complete: every default stands in it, every address is chosen. It is read as it is, since
+filling in defaults a second time need not give the same guest again (libvirt numbers some devices anew at each
+definition). Whether a definition is still what was written, a check sum at its end tells; one that was edited by
+hand is treated like one that a client hands in.
+"""
+
+import zlib
+
+from virtd.conf.domain import Domain as Config
+from virtd.conf.domain import format_domain, parse_domain
+from virtd.conf.domain.parse import read_domain
+from virtd.conf.host import Host
+
+_MARK = b"<!-- virtd "
+
+
+def write(config: Config) -> str:
+    """The text of a definition, with its check sum."""
+    text = format_domain(config, secure=True)
+    return f"{text}{_MARK.decode()}{_sum(text.encode(errors='surrogateescape'))} -->\n"
+
+
+def read(content: bytes, host: Host, *, live: bool) -> Config:
+    """A definition, or a live XML, read back.
+
+    Args:
+        content: the file.
+        host: what can be run here, for a definition that was edited.
+        live: whether it is a live XML, which nobody edits.
+
+    Raises:
+        VirtError: what is wrong with it.
+    """
+    text, mark, rest = content.rpartition(_MARK)
+    if live or (mark and rest.split(b" ")[0].decode("ascii", "replace") == _sum(text)):
+        return read_domain(content.decode(errors="surrogateescape"), inactive=not live)
+    return parse_domain(content.decode(errors="surrogateescape"), host)
+
+
+def _sum(text: bytes) -> str:
+    return f"{zlib.crc32(text):08x}"
