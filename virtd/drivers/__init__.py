@@ -65,7 +65,10 @@ def open_connection(uri: str | None, context: Context) -> Connection:
         VirtError: VIR_ERR_NO_CONNECT for a URI that no driver takes, VIR_ERR_INTERNAL_ERROR for a wrong path,
             or what the driver says.
     """
-    parts = urlsplit(uri or f"qemu:///{context.paths.mode}")
+    try:
+        parts = urlsplit(uri or f"qemu:///{context.paths.mode}")
+    except ValueError as error:
+        raise VirtError(c.VIR_ERR_INVALID_ARG, f"cannot parse connection URI '{uri}': {error}") from None
     scheme, _, transport = parts.scheme.partition("+")
     if transport or parts.netloc or scheme == "remote":
         return _open_remote(uri or "", context)

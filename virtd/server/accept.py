@@ -14,7 +14,7 @@ What it does not do, and must not begin to do:
 All that can block it is the fork itself.
 """
 
-import enum
+import contextlib
 import math
 import os
 import select
@@ -23,16 +23,16 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from virtd.errors import VirtError
-from virtd.server import auth, log, process, takeover
-from virtd.server.children import Children, State
+from virtd.server import auth, log, process, reports, takeover
+from virtd.server.children import HELPING, REFUSING, SERVING, WAITING, Children
 from virtd.server.config import Config
 from virtd.server.listeners import Listener
 from virtd.server.process import RETIRE, Signals, count, title
 from virtd.server.refusal import refuse
-from virtd.server.reports import KNOWN, PASSED, TOOK, WAITING, Report
+from virtd.server.reports import Report
 from virtd.server.shared import Shared
 from virtd.server.spare import Accepted, Spare
 from virtd.state.locks import Lock
@@ -47,12 +47,10 @@ QUICK_END = 1.0  # seconds: a waiting process that ends sooner will not do bette
 AFTER = 2.0  # seconds more for the workers to end by themselves
 
 
-class Phase(enum.Enum):
-    """How far the accept loop has come in its own life."""
-
-    ACCEPTING = "accepting"
-    DRAINING = "draining"  # another virtd has taken over, or nobody came for long: clients stay to their end
-    STOPPING = "stopping"  # SIGTERM: calls in flight may end, for a while
+# How far the accept loop has come in its own life.
+ACCEPTING: Final = "accepting"
+DRAINING: Final = "draining"  # another virtd has taken over, or nobody came for long: clients stay to their end
+STOPPING: Final = "stopping"  # SIGTERM: calls in flight may end, for a while
 
 
 class AcceptLoop:
@@ -66,6 +64,7 @@ class AcceptLoop:
         control: the socket on which another virtd may ask to take over.
         timeout: seconds without any client after which to end; None for never.
         reload: reads the configuration anew and sees to the log; raises VirtError if that cannot be.
+        own: says which more descriptors of this process its children have to close.
         files: files to remove when nobody is accepted any more (the pid file, the control socket).
     """
 
@@ -80,19 +79,22 @@ class AcceptLoop:
         *,
         timeout: float | None = None,
         files: tuple[str, ...] = (),
+        own: Callable[[], tuple[int, ...]] = tuple,
     ) -> None:
         self.listeners = listeners
         self.lock = lock
         self.reload = reload
         self.files = files
+        self._own = own
         self.timeout = timeout
         self.takeover = takeover.Server(control, lock.descriptor, listeners)
         self.network = {entry.sock.fileno(): entry for entry in listeners if entry.transport != "unix"}
         self.shared = Shared(config, paths, [entry for entry in listeners if entry.transport == "unix"])
         self.children = Children()
         self.pending: deque[Accepted] = deque()
-        self.phase = Phase.ACCEPTING
-        self.signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD))
+        self.phase = ACCEPTING
+        process.handle_signals()
+        self.signals = Signals()
         self.poll = select.poll()
         for descriptor in (self.signals.fileno(), self.shared.reports.reader.fileno(), control.fileno()):
             self.poll.register(descriptor, select.POLLIN)
@@ -101,7 +103,7 @@ class AcceptLoop:
         self._listening = True  # the network sockets are in the poll set
         self._delay = QUICKEST
         self._next_fork = 0.0  # not before this time
-        self._idle_since = time.monotonic()
+        self._idle_since = time.monotonic()  # infinite while there are clients
         self._deadline = math.inf  # of all children, when stopping
         self._address = listeners[0].address if listeners else "nothing"
 
@@ -115,10 +117,11 @@ class AcceptLoop:
         """
         self._fork_spare()
         self._balance()
+        self._show()
 
     def run(self) -> None:
         """Serve until told to end."""
-        while self.phase is Phase.ACCEPTING or self.children or self.pending:
+        while self.phase is ACCEPTING or self.children or self.pending:
             self._show()
             self._turn(self.poll.poll(self._wait()))
         log.info("virtd ends")
@@ -139,7 +142,7 @@ class AcceptLoop:
             log.warning(f"{count(len(self.children), 'worker')} did not end in time")
             self._signal_all(signal.SIGKILL)
         self._serve_pending()
-        if self.phase is Phase.ACCEPTING:
+        if self.phase is ACCEPTING:
             self._balance()
             if now >= self._idle_end():
                 log.info(f"no client for {self.timeout:g} s")
@@ -147,24 +150,27 @@ class AcceptLoop:
 
     def _wait(self) -> float | None:
         """Milliseconds until something has to be done without an event; None if nothing has."""
-        ends = [self._deadline, self._idle_end() if self.phase is Phase.ACCEPTING else math.inf]
-        if self.pending or (self.phase is Phase.ACCEPTING and self.children.available < self._spares()):
+        ends = [self._deadline, self._idle_end() if self.phase is ACCEPTING else math.inf]
+        if self.pending or (self.phase is ACCEPTING and self.children.available < self._spares()):
             ends.append(self._next_fork)
         end = min(ends)
         return None if end == math.inf else max(0.0, (end - time.monotonic()) * 1000 + 1)
 
     def _idle_end(self) -> float:
-        if self.timeout is None or self.children.serving or self.pending:
-            self._idle_since = time.monotonic()
+        if self.timeout is None:
             return math.inf
+        if self.children.serving or self.pending:
+            self._idle_since = math.inf
+        elif self._idle_since == math.inf:
+            self._idle_since = time.monotonic()
         return self._idle_since + self.timeout
 
     def _show(self) -> None:
         clients = count(self.children.serving, "client")
-        if self.phase is Phase.ACCEPTING:
+        if self.phase is ACCEPTING:
             title(f"accepting {self._address} ({clients})")
         else:
-            title(f"{self.phase.value} ({clients})")
+            title(f"{self.phase} ({clients})")
 
     # Children
 
@@ -216,29 +222,30 @@ class AcceptLoop:
                 self.poll.unregister(descriptor)
 
     def _fork_spare(self) -> None:
-        self._fork(None, State.WAITING)
+        self._fork(None, WAITING)
 
-    def _fork(self, accepted: Accepted | None, state: State, reason: str = "") -> None:
+    def _fork(self, accepted: Accepted | None, state: str, reason: str = "") -> None:
         """Fork a child which waits for clients, serves one, or says why it does not.
 
         Raises:
             OSError: EAGAIN or ENOMEM.
         """
-        pid = process.fork(blocked=True)
+        pid = os.fork()
         if not pid:
             self._child(accepted, reason)
         self.children.add(pid, state, accepted is not None and not accepted.peer.known)
-        if self.phase is Phase.DRAINING:
+        if self.phase is DRAINING:
             self._retire(pid)
         if accepted is not None:
             accepted.sock.close()
         self._delay = QUICKEST
-        self._listen(True)
+        self._listen(self.phase is ACCEPTING)
 
     def _child(self, accepted: Accepted | None, reason: str) -> NoReturn:
         """What a forked child does: let go of what is the accept loop's, and live its own life."""
         status = 1
         try:
+            title("spare")
             self._let_go()
             for waiting in self.pending:
                 if waiting is not accepted:
@@ -255,14 +262,14 @@ class AcceptLoop:
             os._exit(status)
 
     def help(self, work: Callable[[], None]) -> None:
-        """Have something done for the server by a child of its own.
-
-        Raises:
-            OSError: EAGAIN or ENOMEM.
-        """
-        pid = process.fork(blocked=True)
+        """Have something done for the server by a child of its own."""
+        try:
+            pid = os.fork()
+        except OSError as error:
+            log.error(f"cannot fork child process: {error.strerror}")
+            return
         if pid:
-            self.children.add(pid, State.HELPING)
+            self.children.add(pid, HELPING)
             return
         status = 1
         try:
@@ -277,6 +284,8 @@ class AcceptLoop:
 
     def _let_go(self) -> None:
         """In a child: close what is the accept loop's."""
+        for descriptor in self._own():
+            os.close(descriptor)
         self.signals.close()
         self.shared.reports.reader.close()
         os.close(self.shared.lifeline_writer)
@@ -297,18 +306,18 @@ class AcceptLoop:
     # What happens
 
     def _read_reports(self) -> None:
-        while reports := self.shared.reports.read():
-            for report in reports:
+        while found := self.shared.reports.read():
+            for report in found:
                 self._heard(report)
 
     def _heard(self, report: Report) -> None:
-        if report.kind == PASSED and report.client is not None:
+        if report.kind == reports.PASSED and report.client is not None:
             self._take(Accepted(report.client, auth.unix_peer(report.client, report.read_only)))
-        elif report.kind == TOOK:
-            self.children.change(report.pid, State.SERVING)
-        elif report.kind == WAITING:
-            self.children.change(report.pid, State.WAITING)
-        elif report.kind == KNOWN:
+        elif report.kind == reports.TOOK:
+            self.children.change(report.pid, SERVING)
+        elif report.kind == reports.WAITING:
+            self.children.change(report.pid, WAITING)
+        elif report.kind == reports.KNOWN:
             self.children.known(report.pid)
 
     def _accept(self, listener: Listener) -> None:
@@ -319,13 +328,14 @@ class AcceptLoop:
                 # Out of descriptors or memory: the connection stays in the queue, and would wake us at once again.
                 self._fork_failed(error)
             return
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        with contextlib.suppress(OSError):  # the client may be gone again
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._take(Accepted(sock, auth.network_peer(sock)))
 
     def _take(self, accepted: Accepted) -> None:
         """Fork for a client, or keep it until that is possible."""
-        if len(self.pending) >= PENDING or self.phase is Phase.STOPPING:
+        if len(self.pending) >= PENDING or self.phase is STOPPING:
             log.warning(f"{accepted.peer.label}: hung up, because no process can be forked for it")
             accepted.sock.close()
             return
@@ -336,8 +346,8 @@ class AcceptLoop:
         while self.pending and time.monotonic() >= self._next_fork:
             accepted = self.pending[0]
             reason = self._limit(accepted)
-            state = State.REFUSING if reason else State.SERVING
-            if reason and self.children.number(State.REFUSING) >= REFUSALS:
+            state = REFUSING if reason else SERVING
+            if reason and self.children.number(REFUSING) >= REFUSALS:
                 self.pending.popleft().sock.close()
                 continue
             try:
@@ -364,7 +374,7 @@ class AcceptLoop:
             self._reap()
         if signals & {signal.SIGTERM, signal.SIGINT}:
             self._stop()
-        if signal.SIGHUP in signals and self.phase is Phase.ACCEPTING:
+        if signal.SIGHUP in signals and self.phase is ACCEPTING:
             self._reload()
 
     def _reap(self) -> None:
@@ -375,9 +385,9 @@ class AcceptLoop:
             child = self.children.remove(pid)
             if child is None:
                 continue
-            if os.WIFSIGNALED(status) and self.phase is Phase.ACCEPTING:
-                log.warning(f"the {child.state.value} process {pid} was killed by signal {os.WTERMSIG(status)}")
-            if child.state is not State.WAITING or child.retired or self.phase is not Phase.ACCEPTING:
+            if os.WIFSIGNALED(status) and self.phase is ACCEPTING:
+                log.warning(f"the {child.state} process {pid} was killed by signal {os.WTERMSIG(status)}")
+            if child.state is not WAITING or child.retired or self.phase is not ACCEPTING:
                 continue
             # It may have been woken for a connection that nobody else knows of. A new process sees it.
             if child.age < QUICK_END:
@@ -418,28 +428,27 @@ class AcceptLoop:
         Args:
             remove: remove the sockets' files; False if another process serves them now.
         """
-        self._close(Phase.DRAINING, remove)
+        self._close(DRAINING, remove)
         for pid in self.children.pids():
             self._retire(pid)
 
     def _stop(self) -> None:
         """SIGTERM: accept nobody more, and let the calls in flight end; a second time: end now."""
-        if self.phase is Phase.STOPPING:
-            self._deadline = time.monotonic()
-            return
-        if self.phase is Phase.ACCEPTING:
-            self._close(Phase.STOPPING, remove=True)
-        self.phase = Phase.STOPPING
-        self._deadline = time.monotonic() + PATIENCE + AFTER
+        patience = 0.0 if self.phase is STOPPING else PATIENCE
+        if self.phase is ACCEPTING:
+            self._close(STOPPING, remove=True)
+        self.phase = STOPPING
+        self._deadline = time.monotonic() + patience + AFTER
         self._signal_all(signal.SIGTERM)
 
-    def _close(self, phase: Phase, remove: bool) -> None:
+    def _close(self, phase: str, remove: bool) -> None:
         self.phase = phase
         if remove:
             for listener in self.listeners:
                 listener.remove()
             for path in self.files:
-                _unlink(path)
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
         self._listen(False)
         for listener in self.listeners:
             listener.sock.close()
@@ -448,14 +457,9 @@ class AcceptLoop:
             self.takeover.hang_up()
         self.poll.unregister(self.takeover.control.fileno())
         self.takeover.control.close()
-        while self.pending:
+        # Who is forked from now on serves one client and waits for none.
+        self.shared.listeners = []
+        while self.pending and phase is STOPPING:
             self.pending.popleft().sock.close()
         # The last of all, and the lock itself lives on in another virtd if that one has its descriptor.
         self.lock.release()
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        return

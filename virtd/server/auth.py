@@ -52,6 +52,12 @@ def network_peer(sock: socket.socket, transport: str = "tcp") -> Peer:
     return Peer(Identity(NOBODY, NOBODY, 0, transport, False), f"{host}@{transport}", known=False)
 
 
+def own_peer(transport: str, read_only: bool) -> Peer:
+    """Who ran this program, and is served by it."""
+    uid, gid = os.getuid(), os.getgid()
+    return Peer(Identity(uid, gid, os.getppid(), transport, read_only), f"{_user(uid)}@{transport}")
+
+
 def stdio_peer(descriptor: int) -> tuple[Peer, socket.socket | None]:
     """Who is at the other end of standard input: inetd's client, or whoever ran the program (sshd).
 
@@ -59,11 +65,12 @@ def stdio_peer(descriptor: int) -> tuple[Peer, socket.socket | None]:
         The peer, and the socket if it is one.
     """
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        uid, gid = os.getuid(), os.getgid()
-        return Peer(Identity(uid, gid, os.getppid(), "stdio", False), f"{_user(uid)}@stdio"), None
+        return own_peer("stdio", False), None
     sock = socket.socket(fileno=os.dup(descriptor))
     if sock.family == socket.AF_UNIX:
-        return unix_peer(sock, False, "stdio"), sock
+        # Of a socket that somebody else accepted, the path says whether its clients may only look.
+        read_only = os.fsencode(sock.getsockname()).endswith(b"-ro")
+        return unix_peer(sock, read_only, "stdio"), sock
     return network_peer(sock, "stdio"), sock
 
 

@@ -233,7 +233,7 @@ class Calls:
     def _fork(self, call: Call) -> None:
         ours, theirs = socket.socketpair()
         try:
-            call.pid = process.fork()
+            call.pid = os.fork()
         except OSError:
             ours.close()
             theirs.close()
@@ -258,6 +258,7 @@ class Calls:
 
     def _child(self, call: Call, pipe: socket.socket) -> NoReturn:
         try:
+            process.default_signals()
             self._let_go()
             title = f"{self._label()}: {call.title}"
             process.title(f"worker for {title}")
@@ -278,6 +279,8 @@ class Calls:
         if stream is None:
             _send(pipe, ANSWER, answer.data, answer.fds)
             return
+        if call.sparse and stream.sparse is not None:
+            stream = stream.sparse()
         _send(pipe, OPENED if stream.work is None else WORKS, answer.data, (stream.descriptor, *answer.fds))
         os.close(stream.descriptor)
         if stream.work is None:

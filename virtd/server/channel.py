@@ -146,12 +146,17 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 class SocketChannel(Channel):
-    """A client at the other end of a stream socket."""
+    """A client at the other end of a stream socket.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: the socket.
+        unix: whether it is a Unix socket.
+    """
+
+    def __init__(self, sock: socket.socket, *, unix: bool) -> None:
         sock.setblocking(False)
         super().__init__(sock.fileno(), sock.fileno())
-        self.passes_fds = sock.family == socket.AF_UNIX
+        self.passes_fds = unix
         self._sock = sock
 
     def _read(self) -> tuple[bytes, list[int]]:

@@ -3,17 +3,14 @@
 The numbers are kept as they change, so that no event costs more with more clients.
 """
 
-import enum
 import time
+from typing import Final
 
-
-class State(enum.Enum):
-    """What a child does."""
-
-    WAITING = "waiting"
-    SERVING = "serving"
-    REFUSING = "refusing"
-    HELPING = "helping"  # does something for the server itself
+# What a child does.
+WAITING: Final = "waiting"
+SERVING: Final = "serving"
+REFUSING: Final = "refusing"
+HELPING: Final = "helping"  # does something for the server itself
 
 
 class Child:
@@ -21,7 +18,7 @@ class Child:
 
     __slots__ = ("anonymous", "forked", "retired", "served", "state")
 
-    def __init__(self, state: State, anonymous: bool) -> None:
+    def __init__(self, state: str, anonymous: bool) -> None:
         self.state = state
         self.anonymous = anonymous  # serves a client of whom it does not know yet who it is
         self.forked = time.monotonic()
@@ -39,7 +36,7 @@ class Children:
 
     def __init__(self) -> None:
         self._by_pid: dict[int, Child] = {}
-        self._counts = dict.fromkeys(State, 0)
+        self._counts = {WAITING: 0, SERVING: 0, REFUSING: 0, HELPING: 0}
         self.anonymous = 0
         self.retired_waiting = 0
 
@@ -50,21 +47,21 @@ class Children:
         """The process ids of all children."""
         return list(self._by_pid)
 
-    def number(self, state: State) -> int:
+    def number(self, state: str) -> int:
         """How many children are in a state."""
         return self._counts[state]
 
     @property
     def serving(self) -> int:
         """How many clients are served."""
-        return self._counts[State.SERVING]
+        return self._counts[SERVING]
 
     @property
     def available(self) -> int:
         """How many processes wait for a client and are to go on doing so."""
-        return self._counts[State.WAITING] - self.retired_waiting
+        return self._counts[WAITING] - self.retired_waiting
 
-    def add(self, pid: int, state: State, anonymous: bool = False) -> None:
+    def add(self, pid: int, state: str, anonymous: bool = False) -> None:
         """A child was forked."""
         self._by_pid[pid] = child = Child(state, anonymous)
         self._count(child, 1)
@@ -76,14 +73,14 @@ class Children:
             self._count(child, -1)
         return child
 
-    def change(self, pid: int, state: State) -> None:
+    def change(self, pid: int, state: str) -> None:
         """A child has said what it does now."""
         child = self._by_pid.get(pid)
         if child is None:
             return
         self._count(child, -1)
         child.state = state
-        child.served += state is State.SERVING
+        child.served += state is SERVING
         self._count(child, 1)
 
     def known(self, pid: int) -> None:
@@ -104,17 +101,15 @@ class Children:
     def most_used(self, number: int) -> list[int]:
         """The waiting children that have served most, as many as asked for."""
         waiting = [
-            (child.served, pid)
-            for pid, child in self._by_pid.items()
-            if child.state is State.WAITING and not child.retired
+            (child.served, pid) for pid, child in self._by_pid.items() if child.state is WAITING and not child.retired
         ]
         return [pid for _served, pid in sorted(waiting, reverse=True)[:number]]
 
     def waiting(self) -> list[int]:
         """The process ids of the children that wait for a client."""
-        return [pid for pid, child in self._by_pid.items() if child.state is State.WAITING]
+        return [pid for pid, child in self._by_pid.items() if child.state is WAITING]
 
     def _count(self, child: Child, by: int) -> None:
         self._counts[child.state] += by
         self.anonymous += by * child.anonymous
-        self.retired_waiting += by * (child.retired and child.state is State.WAITING)
+        self.retired_waiting += by * (child.retired and child.state is WAITING)

@@ -197,21 +197,6 @@ def _outputs(setting: Setting, where: str) -> list[log.Output]:
     return outputs
 
 
-def _uuid(setting: Setting, where: str) -> str:
-    text = _string(setting, where)
-    digits = text.replace("-", "").lower()
-    if not re.fullmatch("[0-9a-f]{32}", digits) or len(set(digits)) == 1:
-        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"{where}: invalid host UUID: {text}", domain=c.VIR_FROM_CONF)
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def _source(setting: Setting, where: str) -> str:
-    text = _string(setting, where)
-    if text not in ("smbios", "machine-id"):
-        raise _unsupported(setting, where, f"unsupported source {text}, only smbios and machine-id")
-    return text
-
-
 CHECKS: dict[str, Callable[[Setting, str], Any]] = {
     "string": _string,
     "number": _number,
@@ -224,6 +209,4 @@ CHECKS: dict[str, Callable[[Setting, str], Any]] = {
     "access": _access,
     "level": _level,
     "outputs": _outputs,
-    "uuid": _uuid,
-    "source": _source,
 }

@@ -4,12 +4,14 @@ The process that was started stays until the daemon's sockets accept, and ends w
 fails before. systemd is told too, if it asked (sd_notify(3)).
 """
 
+import contextlib
 import os
 import resource
 import socket
 import sys
 from typing import NoReturn
 
+from virtd.server.log import complain
 from virtd.state import files
 
 
@@ -18,6 +20,8 @@ class Launch:
 
     def __init__(self) -> None:
         self._writer = -1
+        # Nobody that the server starts has anything to tell there.
+        self._notify = os.environ.pop("NOTIFY_SOCKET", "")
 
     def detach(self) -> None:
         """Go into the background. Only the daemon returns from this; the process that was started waits."""
@@ -29,11 +33,8 @@ class Launch:
         os.close(reader)
         os.setsid()
         os.chdir("/")
-
-    @property
-    def detached(self) -> bool:
-        """Whether there is somebody waiting for the daemon to be ready."""
-        return self._writer >= 0
+        # Before anything is forked: whoever waits for the output of the command must not wait for the daemon.
+        quiet(2)
 
     def ready(self, status: str) -> None:
         """Say that clients are served now.
@@ -41,17 +42,33 @@ class Launch:
         Args:
             status: for systemctl status.
         """
-        notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
-        if self.detached:
-            quiet(2)
-            os.write(self._writer, b"R")
-            os.close(self._writer)
-            self._writer = -1
+        notify(self._notify, f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
+        self._tell(b"R")
+
+    def failed(self, text: str) -> bool:
+        """Let the process that was started say why there is no daemon; False if there is no such process."""
+        return self._tell(text.encode(errors="surrogateescape"))
+
+    def _tell(self, data: bytes) -> bool:
+        writer, self._writer = self._writer, -1
+        if writer < 0:
+            return False
+        os.write(writer, data)
+        os.close(writer)
+        return True
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What the daemon's children have to close: whoever waits for the daemon does not wait for them."""
+        return (self._writer,) if self._writer >= 0 else ()
 
 
 def _wait(pid: int, reader: int) -> NoReturn:
-    if os.read(reader, 1):
+    answer = os.read(reader, 4096)
+    if answer == b"R":
         os._exit(0)
+    if answer:
+        complain(answer.decode(errors="surrogateescape"))
     _pid, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code > 0 else 1)
@@ -66,16 +83,17 @@ def quiet(last: int) -> None:
     os.close(null)
 
 
-def notify(state: str) -> None:
-    """Tell systemd, if it listens (NOTIFY_SOCKET)."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
+def notify(address: str, state: str) -> None:
+    """Tell systemd something.
+
+    Args:
+        address: the value of NOTIFY_SOCKET.
+        state: assignments, as sd_notify(3) lists them.
+    """
     if not address.startswith(("/", "@")):
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
-            sock.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
-        except OSError:
-            return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock, contextlib.suppress(OSError):
+        sock.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
 def write_pid_file(path: str) -> None:

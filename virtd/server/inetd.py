@@ -4,14 +4,15 @@ There is no accept loop and no lock: any number of such processes may serve besi
 """
 
 import os
-import signal
+import socket
 import sys
 
-from virtd.server import auth
+from virtd.server import auth, log
 from virtd.server.channel import Channel, PipeChannel, SocketChannel
 from virtd.server.config import Config
-from virtd.server.daemon import quiet
-from virtd.server.process import Signals
+from virtd.server.daemon import quiet, raise_limits
+from virtd.server.listeners import allowed
+from virtd.server.process import Signals, handle_signals
 from virtd.server.shared import Shared
 from virtd.server.worker import Worker
 from virtd.state.paths import Paths
@@ -29,10 +30,26 @@ def shares_output() -> bool:
 def serve(config: Config, paths: Paths) -> None:
     """Serve the client on standard input to its end."""
     peer, sock = auth.stdio_peer(0)
-    channel: Channel = SocketChannel(sock) if sock is not None else PipeChannel(os.dup(0), os.dup(1))
+    channel: Channel
+    if sock is not None and sock.family != socket.AF_UNIX and not allowed(sock.getsockname(), config):
+        log.error(f"{peer.label} is not served: it comes from another host, and virtd.conf does not set auth_tcp")
+        return
+    if sock is not None:
+        channel = SocketChannel(sock, unix=sock.family == socket.AF_UNIX)
+    else:
+        channel = PipeChannel(os.dup(0), os.dup(1))
     # Programs that drivers start inherit these: what they print must not reach the client as messages.
     sys.stderr.flush()
     quiet(2 if shares_output() else 1)
-    signals = Signals((signal.SIGTERM, signal.SIGINT), ignored=(signal.SIGPIPE, signal.SIGHUP))
+    serve_client(channel, peer, config, paths)
+
+
+def serve_client(channel: Channel, peer: auth.Peer, config: Config, paths: Paths) -> None:
+    """Serve one client to its end, in a process that does nothing else."""
+    raise_limits()
+    # Whoever started the process may have had any.
+    os.umask(0o022)
+    handle_signals()
+    signals = Signals()
     Worker(channel, peer, Shared(config, paths, [], alone=True), signals).run()
     signals.close()

@@ -10,6 +10,7 @@ import grp
 import ipaddress
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from virtd import constants as c
@@ -174,13 +175,14 @@ def split_address(text: str) -> tuple[str | None, str]:
     return (None if host in ("", "*") else host), port
 
 
-def tcp(host: str | None, port: str, config: Config) -> list[Listener]:
+def tcp(host: str | None, port: str, config: Config, there: Sequence[str] = ()) -> list[Listener]:
     """Listen for TCP connections, on each of the addresses that a host name has.
 
     Args:
         host: a name or an address; None for all of the host's.
         port: a number or a service's name; 0 lets the system choose one.
         config: for auth_tcp, without which nothing but the host itself may come in, and max_queued_clients.
+        there: addresses that are listened on already, because they were taken over; they are left out.
 
     Raises:
         VirtError: VIR_ERR_SYSTEM_ERROR or VIR_ERR_CONFIG_UNSUPPORTED.
@@ -193,7 +195,7 @@ def tcp(host: str | None, port: str, config: Config) -> list[Listener]:
     made: list[Listener] = []
     try:
         for family, _type, _protocol, _name, address in found:
-            if family in (socket.AF_INET, socket.AF_INET6):
+            if family in (socket.AF_INET, socket.AF_INET6) and _tcp_name(address) not in there:
                 made.append(_tcp(family, address, config))
     except VirtError:
         for listener in made:
@@ -202,8 +204,16 @@ def tcp(host: str | None, port: str, config: Config) -> list[Listener]:
     return made
 
 
+def allowed(address: Any, config: Config) -> bool:
+    """Whether clients may come in by an address of this host: from other machines only if auth_tcp says so."""
+    found = ipaddress.ip_address(address[0].partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found
+    return found.is_loopback or config.text("auth_tcp") is not None
+
+
 def _tcp(family: int, address: Any, config: Config) -> Listener:
-    if config.text("auth_tcp") is None and not ipaddress.ip_address(address[0]).is_loopback:
+    if not allowed(address, config):
         raise VirtError(
             c.VIR_ERR_CONFIG_UNSUPPORTED,
             f"listening on {_tcp_name(address)} would let every host in that reaches it, for TCP connections have no "

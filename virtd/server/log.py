@@ -156,7 +156,7 @@ def _syslog(level: int, name: str, text: str) -> None:
     syslog.syslog(SYSLOG_PRIORITIES[level], text.encode(errors="replace").decode())
 
 
-def complain(text: str) -> None:
+def complain(text: str, program: str | None = "virtd") -> None:
     """Say in one line on standard error why the program ends: for main(), before there is a log."""
-    sys.stderr.write(f"virtd: {_escape(text)}\n")
+    sys.stderr.write(f"{program}: {_escape(text)}\n")
     sys.stderr.flush()

@@ -1,44 +1,24 @@
 """The command line of virtd, and the order in which a server comes up.
 
 Whatever is wrong with the command line, the configuration or the sockets is said in one line on standard error, and
-the exit status says of which kind it is (`Status`, and virtd(8)). Only what every start needs is imported at the top:
---inetd has to be quick.
+the exit status says of which kind it is (commandline.py, and virtd(8)). Only what every start needs is imported at
+the top: --inetd has to be quick.
 """
 
-import enum
-import gc
 import os
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import click
-
-from virtd import LIBVIRT_VERSION, __version__
+from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.server import daemon, log
+from virtd.server.commandline import StartError, Status, execute, say_version
 from virtd.server.config import Config, load
+from virtd.server.lean import click
 from virtd.state import locks, paths
 
-
-class Status(enum.IntEnum):
-    """The exit status: what kept the server from running."""
-
-    DONE = 0  # nothing: it has ended as it was told
-    BUG = 1
-    USAGE = 2  # the command line is wrong
-    CONFIG = 3  # the configuration file is wrong
-    RUNNING = 4  # another virtd serves this root
-    LISTEN = 5  # a socket, directory or file of its own cannot be made
-    TAKEOVER = 6  # the running virtd could not be replaced
-    UNSUPPORTED = 7  # what was asked for does not exist yet
-
-
-class StartError(Exception):
-    """The server cannot run."""
-
-    def __init__(self, status: Status, text: str) -> None:
-        super().__init__(text)
-        self.status = status
+if TYPE_CHECKING:
+    from virtd.server.accept import AcceptLoop
 
 
 class Options:
@@ -59,14 +39,6 @@ class Options:
         self.verbose: bool = values["verbose"]
 
 
-def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    if not wanted or context.resilient_parsing:
-        return
-    number = LIBVIRT_VERSION
-    click.echo(f"virtd {__version__} (libvirt {number // 1000000}.{number // 1000 % 1000}.{number % 1000})")
-    context.exit()
-
-
 @click.command(
     "virtd",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -84,31 +56,15 @@ def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) 
 @click.option("--remote", is_flag=True, help="Forward everything to the daemon that owns the guests (not yet).")
 @click.option("--replace", is_flag=True, help="Take over the sockets of the running virtd; its clients stay with it.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is normal, too.")
-@click.option("-V", "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Say which.")
+@click.option("-V", "--version", is_flag=True, expose_value=False, is_eager=True, callback=say_version, help="Say it.")
 def command(**values: Any) -> None:
     """Serve libvirt's remote protocol: QEMU guests for virsh and every other client of libvirt."""
     run(Options(**values))
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """The entry point: run, and turn what goes wrong into one line and an exit status."""
-    try:
-        command.main(arguments, standalone_mode=False)
-        status = Status.DONE
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
-    except click.ClickException as problem:
-        log.complain(f"{problem.format_message()} (see virtd --help)")
-        status = Status.USAGE
-    except StartError as problem:
-        log.complain(str(problem))
-        status = problem.status
-    except (KeyboardInterrupt, click.Abort):
-        status = Status.DONE
-    except Exception as problem:
-        log.complain(log.trace(problem))
-        status = Status.BUG
-    sys.exit(status)
+    """The entry point."""
+    execute(command, arguments)
 
 
 def run(options: Options) -> None:
@@ -138,14 +94,25 @@ def run(options: Options) -> None:
 
 
 def _configure(options: Options, where: paths.Paths) -> Config:
+    to_file = options.daemon or (options.inetd and _client_reads_errors())
+    return configure(options.config, where, verbose=options.verbose, to_file=to_file)
+
+
+def configure(path: str | None, where: paths.Paths, *, verbose: bool = False, to_file: bool = False) -> Config:
     """Read the configuration file and open the log.
+
+    Args:
+        path: the file; None for that of the instance, if there is one.
+        where: the instance's directories.
+        verbose: log what is normal, too.
+        to_file: if the file does not say where the log goes: not to standard error.
 
     Raises:
         StartError: the file is wrong.
     """
     try:
-        config = load(options.config, f"{where.config}/virtd.conf")
-        _open_log(options, where, config)
+        config = load(path, f"{where.config}/virtd.conf")
+        _open_log(config, where, verbose, to_file)
     except VirtError as error:
         raise StartError(Status.CONFIG, error.message) from None
     except OSError as error:
@@ -155,12 +122,12 @@ def _configure(options: Options, where: paths.Paths) -> Config:
     return config
 
 
-def _open_log(options: Options, where: paths.Paths, config: Config) -> None:
+def _open_log(config: Config, where: paths.Paths, verbose: bool, to_file: bool) -> None:
     outputs = config.outputs()
     if outputs is None:
-        level = min(config.number("log_level"), log.INFO) if options.verbose else config.number("log_level")
+        level = min(config.number("log_level"), log.INFO) if verbose else config.number("log_level")
         outputs = [log.Output(level, "stderr")]
-        if options.daemon or (options.inetd and _client_reads_errors()):
+        if to_file:
             os.makedirs(where.log, 0o700, exist_ok=True)
             outputs = [log.Output(level, "file", f"{where.log}/virtd.log")]
     log.open_outputs(outputs)
@@ -173,42 +140,58 @@ def _client_reads_errors() -> bool:
 
 
 def _run_daemon(options: Options, where: paths.Paths, config: Config) -> None:
-    from virtd.server.accept import AcceptLoop
-
     options.pid_file = os.path.abspath(options.pid_file or f"{where.runtime}/virtd.pid")
     launch = daemon.Launch()
     if options.daemon:
         launch.detach()
+    try:
+        loop = _start(options, where, config, launch)
+    except StartError as problem:
+        log.error(str(problem))
+        if launch.failed(str(problem)):
+            sys.exit(problem.status)
+        raise
+    loop.run()
+
+
+def _start(options: Options, where: paths.Paths, config: Config, launch: daemon.Launch) -> "AcceptLoop":
+    """Bring the server up, to where clients are served.
+
+    Raises:
+        StartError: it cannot be.
+    """
+    from virtd.server.accept import AcceptLoop
+    from virtd.server.rehearsal import prepare
+
     daemon.raise_limits()
     os.umask(0o022)
-    try:
-        start = _Start(options, where, config)
-    except VirtError as error:
-        raise StartError(Status.LISTEN, error.message) from None
 
     def reload() -> Config:
         try:
             return _configure(options, where)
         except StartError as error:
-            raise VirtError(1, str(error)) from None
+            raise VirtError(c.VIR_ERR_CONF_SYNTAX, str(error)) from None
 
-    _preload()
-    loop = AcceptLoop(
-        config, where, start.listeners, start.lock, start.control, reload,
-        timeout=options.timeout, files=(options.pid_file, start.control_path),
-    )  # fmt: skip
     try:
+        start = _Start(options, where, config)
+        prepare(config, where)
+        assert options.pid_file is not None
+        loop = AcceptLoop(
+            config, where, start.listeners, start.lock, start.control, reload,
+            timeout=options.timeout, files=(options.pid_file, start.control_path), own=lambda: launch.descriptors,
+        )  # fmt: skip
         loop.start()
         daemon.write_pid_file(options.pid_file)
-    except (OSError, VirtError) as error:
-        raise StartError(Status.LISTEN, f"cannot start: {error}") from None
+    except VirtError as error:
+        raise StartError(Status.LISTEN, error.message) from None
+    except OSError as error:
+        raise StartError(Status.LISTEN, f"cannot fork child process: {error.strerror}") from None
     start.finish()
     launch.ready(f"accepting {start.listeners[0].address}")
     log.info(f"virtd serves {start.addresses}")
     if start.taken is None:
         loop.help(lambda: _start_guests(where))
-    loop.run()
-    daemon.notify("STOPPING=1")
+    return loop
 
 
 def _start_guests(where: paths.Paths) -> None:
@@ -267,10 +250,9 @@ class _Start:
         wanted = [listeners.split_address(text) for text in options.listen_tcp]
         if options.listen and config.number("listen_tcp"):
             wanted.append((config.text("listen_addr"), config.text("tcp_port") or ""))
-        there = {listener.address for listener in self.listeners}
         for host, port in wanted:
-            if f"{host}:{port}" not in there:
-                self.listeners = [*self.listeners, *listeners.tcp(host, port, config)]
+            there = [listener.address for listener in self.listeners]
+            self.listeners = [*self.listeners, *listeners.tcp(host, port, config, there)]
 
     def finish(self) -> None:
         """Clients are served now: let the virtd end that was replaced."""
@@ -288,18 +270,6 @@ def _take_over(path: str) -> Any:
         return takeover.request(path)
     except (OSError, VirtError) as error:
         raise StartError(Status.TAKEOVER, f"cannot take over by '{path}': {error}") from None
-
-
-def _preload() -> None:
-    """Import and build what every worker needs, so that they share the memory of it."""
-    from virtd.drivers import LOCAL_SCHEMES, local_drivers
-    from virtd.protocol import codec
-
-    codec.warm()
-    for scheme in LOCAL_SCHEMES:
-        local_drivers(scheme)
-    gc.collect()
-    gc.freeze()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ AUTHENTICATION = "Authentication"
 PROCESSES = "Processes and limits"
 KEEPALIVE = "Keepalive"
 LOGGING = "Logging"
-HOST = "The host"
 
 # fmt: off
 OPTIONS: dict[str, list[Option]] = {
@@ -98,12 +97,6 @@ OPTIONS: dict[str, list[Option]] = {
                "Where to log, outputs parted by spaces: LEVEL:stderr, LEVEL:file:PATH or LEVEL:syslog:NAME. By default "
                "standard error, or with --daemon the file virtd.log in the log directory."),
     ],
-    HOST: [
-        Option("host_uuid", "uuid", None,
-               "The UUID of the host in capabilities, if the one from host_uuid_source is wrong."),
-        Option("host_uuid_source", "source", "smbios",
-               "Where the host's UUID comes from: smbios (the firmware) or machine-id (/etc/machine-id)."),
-    ],
 }
 # fmt: on
 
@@ -113,6 +106,7 @@ _PROCESSES = "each client and each call that waits has a process of its own"
 _TLS = "TLS is not supported yet"
 _SASL = "SASL is not supported yet"
 _ADMIN = "there is no administration socket yet"
+_UUID = "the host's UUID comes from the firmware or /etc/machine-id"
 _AUDIT = "auditing is not supported yet"
 
 UNUSED: dict[str, str] = {
@@ -143,6 +137,8 @@ UNUSED: dict[str, str] = {
     "tls_priority": _TLS,
     "tcp_min_ssf": _SASL,
     "sasl_allowed_username_list": _SASL,
+    "host_uuid": _UUID,
+    "host_uuid_source": _UUID,
     "audit_level": _AUDIT,
     "audit_logging": _AUDIT,
     "ovs_timeout": "Open vSwitch is not supported yet",

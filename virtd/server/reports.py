@@ -46,6 +46,11 @@ class Reports:
         """What a process has to close that has nothing to report."""
         return {fd for fd in (self.reader.fileno(), self._writer.fileno()) if fd >= 0}
 
+    def close(self) -> None:
+        """Close both ends."""
+        self.reader.close()
+        self._writer.close()
+
     def send(self, kind: bytes) -> bool:
         """Report to the accept loop; False if it is gone."""
         try:

@@ -41,6 +41,11 @@ class Shared:
     def ask(self, value: bool) -> None:
         self._page[0] = value
 
+    def close(self) -> None:
+        """Let go of it all; nobody was forked."""
+        self.reports.close()
+        self._page.close()
+
     def keep_private(self, descriptor: int) -> None:
         """Name a descriptor that the process's own children have to close."""
         self._private.add(descriptor)

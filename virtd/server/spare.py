@@ -40,7 +40,7 @@ class Spare:
         self.shared = shared
         # What the terminal sends to the server is for the accept loop to handle.
         os.setpgid(0, 0)
-        self.signals = Signals((signal.SIGTERM, RETIRE), ignored=(signal.SIGPIPE, signal.SIGHUP, signal.SIGINT))
+        self.signals = Signals()
         self.kind: tuple[int, int, bool] | None = None  # of the clients it may serve
         self.leaving = False
         self.by_fd = {listener.sock.fileno(): listener for listener in shared.listeners}
@@ -57,8 +57,6 @@ class Spare:
         Args:
             first: a client that the accept loop has accepted already.
         """
-        if first is None:
-            title("spare")
         accepted = first or self._wait()
         lives = 0
         while accepted is not None:
@@ -68,7 +66,12 @@ class Spare:
             identity = accepted.peer.identity
             self.kind = (identity.uid, identity.gid, identity.read_only)
             log.about(accepted.peer.label)
-            worker = Worker(SocketChannel(accepted.sock), accepted.peer, self.shared, self.signals)
+            worker = Worker(
+                SocketChannel(accepted.sock, unix=identity.transport == "unix"),
+                accepted.peer,
+                self.shared,
+                self.signals,
+            )
             reusable = worker.run() and identity.transport == "unix" and lives < LIVES
             log.about("")
             if not reusable or self.leaving or worker.leaving or not self.shared.reports.send(WAITING):
@@ -82,11 +85,14 @@ class Spare:
         while not self.leaving:
             for descriptor, _events in self.epoll.poll():
                 listener = self.by_fd.get(descriptor)
-                if listener is None:
-                    self.leaving = True
-                    # A retired process takes nobody in any more; SIGTERM ends those who are still in the queue.
-                    if signal.SIGTERM in self.signals.read():
+                if descriptor == self.signals.fileno():
+                    signals = self.signals.read()
+                    # A retired process looks whether it was woken for somebody; a stopped server takes nobody in.
+                    if signal.SIGTERM in signals:
                         return None
+                    self.leaving = self.leaving or RETIRE in signals
+                elif listener is None:
+                    self.leaving = True
                 elif accepted := self._accept(listener):
                     return accepted
         return self._last()

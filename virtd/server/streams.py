@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from virtd import constants as c
+from virtd.drivers import holes
 from virtd.errors import VirtError
 from virtd.protocol.messages import Message
 from virtd.protocol.streams import ABORT, DATA, FINISH, HOLE, ServerStream
@@ -35,6 +36,7 @@ class _Pump:
         call: the process that works at the other end; None if nobody does.
         descriptor: to read from, and to write to in a stream of one direction; -1 when closed.
         writer: to write to.
+        packets: whether the descriptor carries holes; otherwise they are zeros there.
         pending: data for the descriptor, and lengths of holes.
     """
 
@@ -44,6 +46,7 @@ class _Pump:
         self.descriptor = descriptor
         self.writer = writer
         self.direction = direction
+        self.packets = holes.carried_by(descriptor)
         self.pending: deque[memoryview | int] = deque()
         self.size = 0
         self.ended = False  # the descriptor has no more for the client
@@ -152,7 +155,11 @@ class Streams:
                 return
             data = b""
         if data:
-            for packet in pump.stream.data(data):
+            part = holes.parse(data) if pump.packets else data
+            if isinstance(part, int):
+                self._send(pump.stream.hole(part).to_bytes())
+                return
+            for packet in pump.stream.data(part):
                 self._send(packet.to_bytes())
             return
         self._loop.unwatch(pump.descriptor)
@@ -176,7 +183,10 @@ class Streams:
         while pump.pending and pump.writer >= 0:
             first = pump.pending[0]
             try:
-                written = os.write(pump.writer, ZEROS[:first] if isinstance(first, int) else first)
+                if pump.packets:
+                    written = holes.write(pump.writer, first)
+                else:
+                    written = os.write(pump.writer, ZEROS[:first] if isinstance(first, int) else first)
             except BlockingIOError:
                 self._loop.watch(pump.writer, WRITE, lambda _events: self._write(pump))
                 return

@@ -330,11 +330,11 @@ class Worker:
         for number in self.signals.read():
             if number in (RETIRE, signal.SIGTERM):
                 self.leaving = True
-            if number == signal.SIGTERM and not self.stopping:
+            if number == signal.SIGTERM:
+                # The second one ends what the first one let go on.
+                self._limit = time.monotonic() + (0.0 if self.stopping else LAST_CALLS)
                 self.stopping = True
-                self._limit = time.monotonic() + LAST_CALLS
-                self._show()
-                self._settle()
+                self._changed()
 
     def _orphaned(self, _events: int) -> None:
         """The accept loop has ended without a word. The client stays; nobody new comes in by this process."""
