@@ -98,6 +98,5 @@ def test_an_unlinked_lock_file_is_not_mistaken_for_the_new_one(tmp_path: Path) -
         os._exit(0 if os.fstat(second.fileno()).st_ino == os.stat(path).st_ino else 1)
     os.read(go, 1)
     os.unlink(path)
-    os.rmdir(os.path.dirname(path))
     lock.release()
     assert os.waitpid(pid, 0)[1] == 0
