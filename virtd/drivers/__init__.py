@@ -2,7 +2,7 @@
 
 import os
 from importlib import import_module
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from virtd import constants as c
 from virtd.drivers.base import Connection, Context, Driver
@@ -69,9 +69,9 @@ def open_connection(uri: str | None, context: Context) -> Connection:
         parts = urlsplit(uri or f"qemu:///{context.paths.mode}")
     except ValueError as error:
         raise VirtError(c.VIR_ERR_INVALID_ARG, f"cannot parse connection URI '{uri}': {error}") from None
-    scheme, _, transport = parts.scheme.partition("+")
-    if transport or parts.netloc or scheme == "remote":
+    if _is_remote(parts):
         return _open_remote(uri or "", context)
+    scheme = parts.scheme
     classes = local_drivers(scheme)
     if classes is None:
         raise VirtError(c.VIR_ERR_NO_CONNECT, uri or "")
@@ -97,11 +97,30 @@ def _embedded(query: str, context: Context) -> Context:
     return context._replace(paths=paths.below(root))
 
 
-def _open_remote(uri: str, context: Context) -> Connection:
-    if context.identity.transport != "local":
+def _is_remote(parts: SplitResult) -> bool:
+    scheme, _, transport = parts.scheme.partition("+")
+    return bool(transport or parts.netloc or scheme == "remote")
+
+
+def refuse_remote(uri: str) -> None:
+    """What a server does with a URI before anything else: it may not lead to another server.
+
+    Raises:
+        VirtError: VIR_ERR_NO_CONNECT: it does.
+    """
+    try:
+        remote = _is_remote(urlsplit(uri))
+    except ValueError:
+        return
+    if remote:
         # A server that went on to other servers would sooner or later meet itself.
         text = f"{uri}: a server opens no connection to another server; ask for it from the client"
         raise VirtError(c.VIR_ERR_NO_CONNECT, text, domain=c.VIR_FROM_REMOTE)
+
+
+def _open_remote(uri: str, context: Context) -> Connection:
+    if context.identity.transport != "local":
+        refuse_remote(uri)
     from virtd.drivers.remote.driver import open_remote
 
     return open_remote(uri, context)

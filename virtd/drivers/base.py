@@ -42,13 +42,22 @@ class Stream:
         work: called after the reply has been sent, in the process that ran the method, to do the copying at the other
             end. Its return ends the stream well, its VirtError ends it with that error. Without work the stream
             ends when the descriptor does.
+        sparse: makes the stream that is to be taken instead of this one by whoever can do with holes, whose
+            descriptor is as virtd.drivers.holes says. Everybody else gets zeros.
     """
 
-    __slots__ = ("descriptor", "work")
+    __slots__ = ("descriptor", "sparse", "work")
 
-    def __init__(self, descriptor: int, work: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        work: Callable[[], None] | None = None,
+        *,
+        sparse: "Callable[[], Stream] | None" = None,
+    ) -> None:
         self.descriptor = descriptor
         self.work = work
+        self.sparse = sparse
 
 
 class Reply:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,10 @@ def traces(instance: Instance) -> list[str]:
     return [*(name for name in links if name != "lo"), *tables, *found, *instance.processes().values()]
 
 
+def sysctl(bridge: str, name: str) -> str:
+    return Path(f"/proc/sys/net/ipv6/conf/{bridge}/{name}").read_text().strip()
+
+
 @pytest.mark.parametrize("mode", ["none", "nat", "route", "open"])
 def test_life(instance: Instance, mode: str) -> None:
     driver = instance.driver
@@ -53,6 +58,7 @@ def test_life(instance: Instance, mode: str) -> None:
     other = instance.open()
     assert other.network_is_active(network) == 1
     assert "inet 10.77.77.1/24 brd 10.77.77.255" in run("ip", "addr", "show", "vb-n")
+    assert (sysctl("vb-n", "disable_ipv6"), sysctl("vb-n", "accept_ra")) == ("1", "0")
     assert len(instance.dnsmasq()) == len(instance.supervisors()) == 1
     assert bool(run("nft", "list", "tables")) == (mode != "open")
     assert "<port start='1024' end='65535'/>" in other.network_get_xml_desc(network, 0) or mode != "nat"
@@ -135,7 +141,8 @@ def test_dnsmasq_and_supervisor_are_replaced(instance: Instance) -> None:
     wait_ended(second)
     wait_ended(dnsmasq)
     assert driver.connect_num_of_networks() == 1
-    assert len(instance.dnsmasq()) == len(instance.supervisors()) == 1
+    wait_for(directory, lambda: len(instance.dnsmasq()) == 1)
+    assert len(instance.supervisors()) == 1
     driver.network_destroy(network)
     assert traces(instance) == []
 
@@ -148,6 +155,18 @@ def test_failed_start_is_undone(instance: Instance) -> None:
         instance.driver.network_create(network)
     assert traces(instance) == []
     assert instance.driver.network_is_active(network) == 0
+
+
+@pytest.mark.parametrize(("kind", "port"), [("tcp", 53), ("udp", 53), ("udp", 67)])
+def test_port_taken(instance: Instance, kind: str, port: int) -> None:
+    """The error names who has dnsmasq's port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as other:
+        other.bind(("0.0.0.0", port))
+        if kind == "tcp":
+            other.listen()
+        with pytest.raises(VirtError, match=rf"already in use\nprocess {os.getpid()} \(.*\) has {kind} port {port}"):
+            instance.driver.network_create_xml(xml())
+    assert traces(instance) == []
 
 
 @pytest.mark.parametrize("where", ["links.add_address", "supervisor.launch", "dnsmasq.write"])
@@ -251,6 +270,7 @@ def test_bridge_of_the_xml(instance: Instance) -> None:
         "inet 10.7.0.1/16",
     ):
         assert part in shown
+    assert (sysctl("vb", "disable_ipv6"), sysctl("vb", "accept_ra"), sysctl("vb", "autoconf")) == ("0", "0", "0")
     assert "10.8.0.0/16 via 10.7.0.9 dev vb proto static metric 7" in run("ip", "route")
     instance.driver.network_destroy(network)
     assert traces(instance) == []

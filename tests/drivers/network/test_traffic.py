@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +25,13 @@ LIVE, CONFIG = c.VIR_NETWORK_UPDATE_AFFECT_LIVE, c.VIR_NETWORK_UPDATE_AFFECT_CON
 def xml(
     *, forward: str = "", dhcp: str = "", more: str = "", last: int = 20, name: str = "n", net: str = "10.66.1"
 ) -> str:
-    # No spanning tree: a new port would listen for seconds before it forwards.
+    # No spanning tree: a new port would listen for seconds before it forwards. And dnsmasq need not ping for seconds
+    # whether somebody has an address.
     return (
-        f"<network><name>{name}</name>{forward}<bridge name='vb-{name}' stp='off'/>{more}<ip address='{net}.1' prefix='24'>"
-        f"<dhcp><range start='{net}.10' end='{net}.{last}'/>{dhcp}</dhcp></ip></network>"
+        f"<network xmlns:d='http://libvirt.org/schemas/network/dnsmasq/1.0'><name>{name}</name>{forward}"
+        f"<bridge name='vb-{name}' stp='off'/>{more}<ip address='{net}.1' prefix='24'>"
+        f"<dhcp><range start='{net}.10' end='{net}.{last}'/>{dhcp}</dhcp></ip>"
+        "<d:options><d:option value='no-ping'/></d:options></network>"
     )
 
 
@@ -156,7 +160,9 @@ def test_the_way_out(instance: Instance, host: Callable[..., Host], mode: str) -
     network = instance.driver.network_create_xml(xml(forward=f"<forward mode='{mode}'/>" if mode != "none" else ""))
     guest = host("g1", "vb-n")
     guest.lease()
-    run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")  # also where the network would not
+    if mode == "none":
+        # Not even where the host forwards for others.
+        run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
     guest.run("ip", "route", "replace", "default", "via", "10.66.1.1")
     address = guest.addresses[0].partition("/")[0]
     ping = ["busybox", "ping", "-c", "1", "-W", "1"]
@@ -189,16 +195,19 @@ def test_nat_of_addresses_and_ports(instance: Instance, host: Callable[..., Host
     guest = host("g1", "vb-n")
     guest.lease()
     server = (
-        "import socket,sys; s=socket.create_server(('192.0.2.9',99)); sys.stdout.write('ready'); sys.stdout.flush();"
+        "import socket; s = socket.create_server(('192.0.2.9', 99)); print('ready', flush=True);print(*s.accept()[1])"
     )
-    server += "peer=s.accept()[1]; sys.stdout.write(f' {peer[0]} {peer[1]}')"
     listening = subprocess.Popen(
         ["nsenter", "-t", str(outside.pid), "-n", "python3", "-c", server], stdout=subprocess.PIPE, text=True
     )
-    assert listening.stdout is not None
-    assert listening.stdout.read(5) == "ready"
-    guest.run("busybox", "nc", "192.0.2.9", "99", "-w", "5", check=False)
-    said, _ = listening.communicate(timeout=20)
+    try:
+        assert listening.stdout is not None
+        assert listening.stdout.readline() == "ready\n"
+        guest.run("python3", "-c", "import socket; socket.create_connection(('192.0.2.9', 99), 5)")
+        said, _ = listening.communicate(timeout=20)
+    finally:
+        listening.kill()
+        listening.wait()
     peer, port = said.split()
     assert (peer, port in ("50000", "50001")) == ("192.0.2.7", True)
     instance.driver.network_destroy(network)
@@ -246,3 +255,34 @@ def test_dhcpv6_leases_are_understood() -> None:
     assert ("mac-address" in second, second["iaid"], "hostname" in second) == (False, "99", False)
     assert third == {"ip-address": "10.0.0.2", "expiry-time": 0, "mac-address": "52:54:00:00:00:01"}
     assert (fourth["mac-address"], fourth["client-id"]) == ("52:54:00:00:00:02", "01:52:54:00:00:00:02")
+
+
+def test_limits(instance: Instance, host: Callable[..., Host]) -> None:
+    """A network's limits of bandwidth are in force, and go with it."""
+    limits = "<bandwidth><inbound average='100' peak='200' burst='64'/><outbound average='50' burst='20'/></bandwidth>"
+    network = instance.driver.network_create_xml(xml(more=limits))
+    (shown,) = run("tc", "class", "show", "dev", "vb-n").splitlines()
+    assert "rate 800Kbit ceil 1600Kbit burst 64Kb" in shown
+    rules = run("nft", "list", "table", "netdev", "virtd_vb_2dn")
+    assert "limit rate over 50 kbytes/second burst 20 kbytes drop" in rules
+    # A burst of 20 KiB passes; what is far above the average is lost.
+    guest = host("g1", "vb-n")
+    guest.lease()
+    flood = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+    flood += "for n in range(200): s.sendto(bytes(1000), ('10.66.1.1', 9999))"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
+        sink.bind(("10.66.1.1", 9999))
+        guest.run("python3", "-c", flood)
+        sink.setblocking(False)
+        received = 0
+        try:
+            while sink.recv(2000):
+                received += 1
+        except BlockingIOError:
+            pass
+    assert 5 < received < 120
+    run("nft", "flush", "ruleset")
+    assert instance.driver.reapply_rules() == []
+    assert run("nft", "list", "table", "netdev", "virtd_vb_2dn") == rules
+    instance.driver.network_destroy(network)
+    assert run("nft", "list", "tables") == ""

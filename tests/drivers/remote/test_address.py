@@ -22,7 +22,7 @@ HERE = paths.below("/r", privileged=True)
         ("qemu+tcp://[::1]:99/system", "qemu:///system", "tcp", "::1:99"),
         ("qemu+tcp:///system", "qemu:///system", "tcp", "localhost:16509"),
         ("qemu://host/system", "qemu:///system", "tls", "host:16514"),
-        ("qemu+ssh://me@host/session", "qemu:///session", "ssh", "host:22"),
+        ("qemu+ssh://me@host/session", "qemu:///session", "ssh", "host:0"),
         ("network+unix:///system?socket=/s", "network:///system", "unix", "/s"),
     ],
 )

@@ -219,8 +219,8 @@ def test_nobody_there_over_tcp(context: Context) -> None:
 
 
 def test_transport_that_is_not_there(context: Context) -> None:
-    with pytest.raises(VirtError, match=r"transport ssh of .* this client has unix and tcp"):
-        open_remote("qemu+ssh://host/system", context)
+    with pytest.raises(VirtError, match=r"transport libssh of .* this client has unix, tcp, ssh, ext"):
+        open_remote("qemu+libssh://host/system", context)
 
 
 def test_read_only(libvirtd: Libvirtd, context: Context) -> None:

@@ -84,12 +84,6 @@ class Dns(Model):
         if self.enable is False and (self.forwarders or self.txts or self.srvs or self.hosts):
             raise refuse("Extra data in disabled network '{network}'")
 
-    @property
-    def configured(self) -> bool:
-        """Whether anything is said of it."""
-        said = self.enable is not None or self.forward_plain_names is not None
-        return said or bool(self.forwarders or self.txts or self.srvs or self.hosts)
-
 
 def check_txt(txt: Txt, *, partial: bool = False) -> None:
     """Check a TXT record.

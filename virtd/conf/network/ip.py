@@ -288,12 +288,16 @@ class Route(Model):
             if gateway.version != 4:
                 # libvirt names the address, not the gateway.
                 raise _bad(f"No family specified for non-IPv4 gateway '{address}' in route definition")
-        elif self.family in ("ipv4", "ipv6"):
-            label = "IPv" + self.family[3:]
+        elif self.family == "ipv4":
+            # Both texts name the address.
             for one, what in ((address, "address"), (gateway, "gateway")):
-                if one.version != int(self.family[3:]):
-                    text = f"Family '{self.family}' specified for non-{label} {what} '{address}' in route definition"
-                    raise _bad(text)
+                if one.version != 4:
+                    raise _bad(f"IPv4 family specified for non-IPv4 {what} '{address}' in route definition")
+        elif self.family == "ipv6":
+            if address.version != 6:
+                raise _bad(f"ipv6 family specified for non-IPv6 address '{address}' in route definition")
+            if gateway.version != 6:
+                raise _bad(f"ipv6 specified for non-IPv6 gateway address '{gateway}' in route definition")
         else:
             raise _bad(f"Unrecognized family '{self.family}' in route definition")
         if netmask is not None:

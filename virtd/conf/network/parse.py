@@ -29,6 +29,7 @@ def parse_network(xml: str, *, inactive: bool = True) -> Network:
     root = parse_document(xml, "network_definition", domain=c.VIR_FROM_NETWORK)
     _check_root(root, "network")
     name = root.findtext("name") or ""
+    _drop_repeated(root)
     try:
         network = Network.read(root, View(live=not inactive))
         _check_name(network.name)
@@ -91,6 +92,13 @@ def _check_root(root: Element, name: str) -> None:
     if local_name(root) != name:
         text = f"expecting root element of '{name}', not '{local_name(root)}'"
         raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_XML)
+
+
+def _drop_repeated(root: Element) -> None:
+    """Of elements that a network has once the first counts, as a whole."""
+    for tag in ("bridge", "mac", "mtu", "domain", "port"):
+        for el in root.findall(tag)[1:]:
+            root.remove(el)
 
 
 def _check_name(name: str | None) -> None:

@@ -69,14 +69,15 @@ def check_range(first: Address, last: Address, network: Address | None = None, p
     what = f"range {first} - {last}"
     if first.version != last.version or (network is not None and network.version != first.version):
         raise _wrong(f"mismatch of address family in {what}" + (f" for network {network}" if network else ""))
-    if first.version == 4 and int(first) > int(last):
-        raise _wrong(f"{what} is reversed ")
     if network is not None:
         if prefix < 0:
             raise _wrong(f"bad prefix {prefix} for network {network} when  checking {what}")
         net = network_of(network, prefix)
         if first not in net or last not in net:
             raise _wrong(f"{what} is not entirely within network {network}/{prefix}")
+    if first.version == 4 and int(first) > int(last):
+        raise _wrong(f"{what} is reversed ")
+    if network is not None:
         if first.version == 4 and first == net.network_address:
             raise _wrong(f"start of {what} in network {network}/{prefix} is the network address")
         if first.version == 4 and last == net.broadcast_address:

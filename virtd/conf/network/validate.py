@@ -3,6 +3,7 @@
 In the order in which libvirt checks: of several mistakes the first is reported. Nothing here asks the host.
 """
 
+from virtd.conf.netdev import VirtualPort
 from virtd.conf.network import sockaddr
 from virtd.conf.network.forward import Forward
 from virtd.conf.network.ip import UNSUPPORTED, refuse
@@ -49,6 +50,8 @@ def _check_forward(network: Network) -> None:
         return
     if mode != "bridge" and network.bridge is not None:
         raise refuse(f"bridge name not allowed in {mode} mode (network '{{network}}')")
+    if mode != "bridge" and network.mac_table_manager is not None:
+        raise refuse(f"bridge macTableManager setting not allowed in {mode} mode (network '{{network}}')")
     if options:
         allowed = "bridge delay/stp/zone options only allowed in route, nat, and isolated mode"
         raise refuse(f"{allowed}, not in {mode} (network '{{network}}')")
@@ -83,13 +86,14 @@ def _check_mode(network: Network) -> None:
     """What only a bridge of the network's own can have."""
     if network.own_bridge:
         return
-    dns = network.dns is not None and network.dns.configured
+    # Switches and forwarders alone are let through.
+    dns = network.dns is not None and bool(network.dns.txts or network.dns.srvs or network.dns.hosts)
     for name, there in (
         ("<mac>", network.mac is not None),
         ("<ip>", bool(network.ips)),
         ("<dns>", dns),
         ("<domain>", network.domain is not None),
-        ("network-wide <bandwidth>", network.bandwidth is not None),
+        ("network-wide <bandwidth>", network.bandwidth is not None and network.bridge is None),
     ):
         if there:
             text = f"Unsupported {name} element in network {{network}} with forward mode='{network.mode}'"
@@ -115,16 +119,25 @@ def _check_portgroups(network: Network) -> None:
                 text = f"network '{{network}}' has multiple default <portgroup> elements ({default} and {group.name})"
                 raise refuse(f"{text}, but only one default is allowed", UNSUPPORTED)
             default = group.name
+        if group.bandwidth is not None and not network.own_bridge and network.bridge is None:
+            text = f"Unsupported <bandwidth> element in network '{{network}}' in portgroup '{group.name}'"
+            raise refuse(f"{text} with forward mode='{network.mode}'", UNSUPPORTED)
 
 
 def _check_vlans(network: Network) -> None:
     """Only Open vSwitch and cards that are handed to guests know VLANs."""
+    cards = network.mode in ("hostdev", "passthrough")
+    bad = network.vlan is not None and not (cards or _switched(network, network.virtualport))
+    for group in network.portgroups:
+        if group.vlan is not None and group.virtualport is not None:
+            bad = bad or not _switched(network, group.virtualport)
+        elif group.vlan is not None:
+            bad = bad or not (cards or _switched(network, network.virtualport))
+    if bad:
+        text = "<vlan> element specified for network {network}, whose type doesn't support vlan configuration"
+        raise refuse(text, UNSUPPORTED)
 
-    for vlan, port in [
-        (network.vlan, network.virtualport),
-        *((group.vlan, group.virtualport or network.virtualport) for group in network.portgroups),
-    ]:
-        switch = network.mode == "bridge" and port is not None and port.type == "openvswitch"
-        if vlan is not None and not switch and network.mode not in ("hostdev", "passthrough"):
-            text = "<vlan> element specified for network {network}, whose type doesn't support vlan configuration"
-            raise refuse(text, UNSUPPORTED)
+
+def _switched(network: Network, port: VirtualPort | None) -> bool:
+    """Whether a port is one of an Open vSwitch."""
+    return network.mode == "bridge" and port is not None and port.type == "openvswitch"

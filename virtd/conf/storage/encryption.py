@@ -3,7 +3,7 @@
 from virtd import constants as c
 from virtd.conf.secret.reference import SecretReference
 from virtd.conf.xml.model import Element, Model, View, attr, sub, subs
-from virtd.conf.xml.types import UINT
+from virtd.conf.xml.types import UINT, Choice
 from virtd.errors import VirtError
 
 INVALID = c.VIR_ERR_XML_ERROR
@@ -15,16 +15,14 @@ class Cipher(Model):
     """The cipher of a new image."""
 
     name = attr("@name")
-    size = attr("@size", UINT, bad=(INVALID, "cannot parse cipher size: '%s'"))
+    size = attr("@size", UINT, required=True)
     mode = attr("@mode")
     hash = attr("@hash")
 
     def loaded(self, el: Element, view: View) -> None:
-        """Name and size must be there."""
+        """It must have a name."""
         if self.name is None:
             raise VirtError(INVALID, "cipher info missing 'name' attribute", domain=c.VIR_FROM_STORAGE)
-        if self.size is None:
-            raise VirtError(INVALID, "cipher info missing 'size' attribute", domain=c.VIR_FROM_STORAGE)
 
 
 class IvGenerator(Model):
@@ -43,7 +41,7 @@ class Encryption(Model):
     """How an image is encrypted."""
 
     format = attr("@format")
-    engine = attr("@engine")
+    engine = attr("@engine", Choice("qemu librbd"))
     secrets = subs("secret", SecretReference)
     cipher = sub("cipher", Cipher)
     ivgen = sub("ivgen", IvGenerator)
@@ -61,5 +59,5 @@ class Encryption(Model):
             if secret.type != "passphrase":
                 text = f"unknown volume encryption secret type {secret.type}"
                 raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
-        if self.cipher is None:
-            self.ivgen = None
+        if self.cipher is None and self.ivgen is not None:
+            raise VirtError(INVALID, "ivgen element found, but cipher is missing", domain=c.VIR_FROM_STORAGE)

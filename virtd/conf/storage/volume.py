@@ -4,9 +4,9 @@ from virtd import constants as c
 from virtd.conf.storage.basics import BYTES, Permissions
 from virtd.conf.storage.encryption import Encryption
 from virtd.conf.storage.types import BACKING_FORMATS, VOLUME_TYPES, PoolType
-from virtd.conf.xml.model import Element, Model, View, attr, flag, part, sub, subs, write_document
+from virtd.conf.xml.model import Element, Model, View, attr, flag, part, sub, write_document
 from virtd.conf.xml.read import errors_from, read_element, root_element
-from virtd.conf.xml.types import TEXT, ULONG, Size
+from virtd.conf.xml.types import TEXT, Size
 from virtd.errors import VirtError
 
 INVALID = c.VIR_ERR_XML_ERROR
@@ -21,20 +21,6 @@ class _ClusterSize(Size):
     def __init__(self) -> None:
         super().__init__("bytes", "bytes")
         self.unit = "B"
-
-
-class Extent(Model):
-    """A part of a device, in bytes from its beginning."""
-
-    start = attr("@start", ULONG)
-    end = attr("@end", ULONG)
-
-
-class SourceDevice(Model):
-    """A device that holds parts of a volume."""
-
-    path = attr("@path")
-    extents = subs("extent", Extent)
 
 
 class Timestamps(Model):
@@ -110,7 +96,6 @@ class Volume(Model):
     type = attr("@type", TEXT)
     name = attr("name")
     key = attr("key")
-    devices = subs("source/device", SourceDevice)
     capacity = attr("capacity", BYTES, bad=_BAD_SIZE)
     allocation = attr("allocation", BYTES, bad=_BAD_SIZE)
     physical = attr("physical", BYTES, bad=_BAD_SIZE)
@@ -137,8 +122,6 @@ def parse_volume(xml: str, kind: PoolType, *, sizes_optional: bool = False) -> V
     root = root_element(xml, "volume", "storage_volume_definition", c.VIR_FROM_STORAGE)
     if not (root.findtext("name") or ""):
         raise VirtError(INVALID, "missing volume name element", domain=c.VIR_FROM_STORAGE)
-    for device in root.findall("source/device"):
-        device.getparent().remove(device)  # type: ignore[union-attr]
     volume = read_element(root, Volume, c.VIR_FROM_STORAGE)
     if volume.type is not None and volume.type not in VOLUME_TYPES:
         raise VirtError(UNSUPPORTED, f"unknown volume type '{volume.type}'", domain=c.VIR_FROM_STORAGE)

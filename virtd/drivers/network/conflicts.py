@@ -4,7 +4,7 @@ Everything here is asked while the networks' lock is held, so that two networks 
 """
 
 import ipaddress
-import secrets
+import os
 
 from virtd import constants as c
 from virtd.conf.network import Network
@@ -41,7 +41,7 @@ def settle_bridge(networks: Networks, network: Network) -> None:
     """
     if not network.own_bridge:
         return
-    taken = networks.bridges(but=network.uuid or "")
+    taken = networks.bridges(but=network.name or "")
     if network.bridge is not None and "%d" not in network.bridge:
         owner = taken.get(network.bridge)
         if owner is not None:
@@ -50,7 +50,7 @@ def settle_bridge(networks: Networks, network: Network) -> None:
     else:
         network.bridge = _free_name(network.bridge, taken)
     if network.mac is None:
-        network.mac = "52:54:00:" + secrets.token_bytes(3).hex(":")
+        network.mac = "52:54:00:" + os.urandom(3).hex(":")
 
 
 def _free_name(template: str | None, taken: dict[str, str]) -> str:
@@ -73,12 +73,9 @@ def check_start(networks: Networks, network: Network) -> None:
     if not network.own_bridge:
         return
     assert network.bridge is not None
-    if links.exists(network.bridge):
-        text = f"error creating bridge interface {network.bridge}: File exists"
-        raise VirtError(c.VIR_ERR_SYSTEM_ERROR, text, domain=c.VIR_FROM_NETWORK)
     mine = [ip.network for ip in network.ips]
     owners = {}
-    for status in networks.claims(but=network.uuid or ""):
+    for status in networks.claims():
         owners[status.bridge] = status.name
         for text in status.networks:
             _check(mine, ipaddress.ip_network(text), status.bridge, status.name)
@@ -91,6 +88,9 @@ def check_start(networks: Networks, network: Network) -> None:
     for route in links.routes():
         if route.network in mine:
             _check(mine, route.network, route.device, owners.get(route.device))
+    if links.exists(network.bridge):
+        text = f"error creating bridge interface {network.bridge}: File exists"
+        raise VirtError(c.VIR_ERR_SYSTEM_ERROR, text, domain=c.VIR_FROM_NETWORK)
 
 
 def _check(mine: list[links.Net], other: links.Net, device: str, owner: str | None) -> None:

@@ -15,6 +15,7 @@ from virtd import constants as c
 from virtd.conf.network import Network
 from virtd.conf.network import ip as addresses
 from virtd.conf.network.ip import Host, Ip, Lease, Range
+from virtd.drivers.network import listeners
 from virtd.errors import VirtError
 from virtd.state import files
 from virtd.state.process import Process
@@ -262,6 +263,8 @@ def start(where: Files) -> Process:
         raise _failed(argv, str(error)) from None
     if done.returncode:
         text = f"unexpected exit status {done.returncode}: {done.stdout}{done.stderr}"
+        if "Address already in use" in done.stderr:
+            text += listeners.describe()
         raise _failed(argv, text)
     process = running(where)
     if process is None:

@@ -32,14 +32,14 @@ def apply(network: Network) -> None:
     """
     assert network.bridge is not None
     if network.mode in FILTERED:
-        _run(_replacing(table_name(network.bridge), "\n".join(rules(network))))
+        run(_replacing(table_name(network.bridge), "\n".join(rules(network))))
 
 
 def remove(bridge: str) -> None:
     """Remove the rules of a network, if there are any."""
     table = table_name(bridge)
     # "Declared" first, since what is not there cannot be deleted.
-    _run(f"table inet {table}\ndelete table inet {table}\n")
+    run(f"table inet {table}\ndelete table inet {table}\n")
 
 
 def _replacing(table: str, body: str) -> str:
@@ -113,7 +113,12 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def _run(script: str) -> None:
+def run(script: str) -> None:
+    """Let nft carry out a script, wholly or not at all.
+
+    Raises:
+        VirtError: VIR_ERR_OPERATION_FAILED, nft is missing or refused.
+    """
     program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program is None:
         text = (

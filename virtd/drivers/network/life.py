@@ -10,7 +10,7 @@ import os
 from virtd import constants as c
 from virtd.conf.network import Network, sockaddr
 from virtd.conf.network.forward import Nat, NatPort
-from virtd.drivers.network import dnsmasq, firewall, links, supervisor
+from virtd.drivers.network import bandwidth, dnsmasq, firewall, links, supervisor
 from virtd.drivers.network.running import Running, Status
 from virtd.errors import VirtError
 from virtd.state import files, undo
@@ -33,6 +33,9 @@ def bring_up(running: Running, status: Status, network: Network) -> None:
     try:
         if network.own_bridge:
             _bring_up_bridge(running, status, network)
+        elif network.bandwidth is not None:
+            text = f"network '{network.name}' limits the bandwidth of a bridge that is not its own"
+            raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, f"{text}, which is not supported by virtd")
     except BaseException:
         tear_down(running, status)
         raise
@@ -42,9 +45,6 @@ def _bring_up_bridge(running: Running, status: Status, network: Network) -> None
     assert network.bridge is not None
     assert network.mac is not None
     bridge = network.bridge
-    if network.bandwidth is not None:
-        text = f"network '{network.name}' limits the bandwidth of its bridge, which is not supported by virtd"
-        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_NETWORK)
     undo.note(running.undo_path, "bridge", name=bridge, mac=network.mac)
     links.add_bridge(
         bridge,
@@ -61,6 +61,9 @@ def _bring_up_bridge(running: Running, status: Status, network: Network) -> None
     for ip in network.ips:
         links.add_address(bridge, ipaddress.ip_interface((ip.host_address, ip.network.prefixlen)))
     links.change(bridge, up=True)
+    if network.bandwidth is not None:
+        undo.note(running.undo_path, "limits", bridge=bridge)
+        bandwidth.apply(bridge, network.bandwidth)
     for route in network.routes:
         gateway = sockaddr.parse(route.gateway or "")
         assert gateway is not None
@@ -134,6 +137,18 @@ def restart_dnsmasq(running: Running, status: Status, network: Network) -> None:
         raise
 
 
+def reapply_rules(network: Network) -> None:
+    """Put the rules of a running network in force again, whatever somebody else has done to them.
+
+    Raises:
+        VirtError: VIR_ERR_OPERATION_FAILED.
+    """
+    if network.own_bridge and network.bridge is not None:
+        firewall.apply(network)
+        if network.bandwidth is not None:
+            bandwidth.apply_rules(network.bridge, network.bandwidth)
+
+
 def live_of(config: Network) -> Network:
     """The live configuration of a network that is about to be started from its definition."""
     live = config.copy()
@@ -157,4 +172,9 @@ def _undo_rules(table: dict[str, int | str]) -> None:
     firewall.remove(str(table["bridge"]))
 
 
-undo.KINDS.update(bridge=_undo_bridge, rules=_undo_rules)
+def _undo_limits(table: dict[str, int | str]) -> None:
+    """Remove a network's limits of bandwidth."""
+    bandwidth.remove(str(table["bridge"]))
+
+
+undo.KINDS.update(bridge=_undo_bridge, rules=_undo_rules, limits=_undo_limits)

@@ -7,7 +7,7 @@ from virtd.conf.network import Network as Config
 from virtd.conf.network import format_network, parse_network
 from virtd.conf.xml import schema
 from virtd.conf.xml.document import parse_document
-from virtd.drivers.network import conflicts, firewall, life
+from virtd.drivers.network import conflicts, life
 from virtd.drivers.network.driverbase import NetworkBase
 from virtd.drivers.network.lookup import is_virtual_function
 from virtd.drivers.network.networks import Entry
@@ -188,7 +188,7 @@ class Lifecycle(NetworkBase):
             try:
                 with self.changing(entry.uuid, entry.name, "the renewal of the rules") as running:
                     if running.status() is not None:
-                        firewall.apply(running.live())
+                        life.reapply_rules(running.live())
             except VirtError as error:
                 failures.append(error)
         return failures

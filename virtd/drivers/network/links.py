@@ -326,8 +326,11 @@ def write_sysctl(name: str, value: str) -> None:
     """
     path = f"/proc/sys/net/{name}"
     try:
-        with open(path, "r+", encoding="ascii") as file:
-            if file.read().strip() != value:
+        with open(path, encoding="ascii") as file:
+            before = file.read().strip()
+        # The file is opened anew: the kernel takes no notice of what is not written at its beginning.
+        if before != value:
+            with open(path, "w", encoding="ascii") as file:
                 file.write(value)
     except OSError as error:
         raise os_error(error, f"cannot write to {path}") from None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from virtd import constants as c
-from virtd import uuids
+from virtd import deadlines, uuids
 from virtd.conf.network import Network as Config
 from virtd.conf.network import parse_network
 from virtd.drivers.network import life, supervisor
@@ -22,6 +22,8 @@ from virtd.state.deaths import Deaths
 from virtd.state.definitions import DefinitionDirectory
 from virtd.state.paths import Paths
 
+# How long the clean-up after somebody else may keep one who only looks.
+_CLEAN_SECONDS = 5.0
 # How many parsed definitions a process keeps.
 _PARSED_KEPT = 256
 
@@ -130,28 +132,21 @@ class Networks:
         """The bridges which networks have or would have, each with the network's name.
 
         Args:
-            but: uuid of the network that does not count.
+            but: name of the network that does not count.
         """
         found: dict[str, str] = {}
         for entry in self.view():
-            if entry.uuid == but:
-                continue
-            if entry.persistent:
-                bridge = self.config(entry).bridge
-                if bridge:
-                    found[bridge] = entry.name
-        found.update((status.bridge, status.name) for status in self.claims(but=but) if status.bridge)
-        return found
+            bridge = self.config(entry).bridge if entry.persistent else None
+            if bridge is not None:
+                found[bridge] = entry.name
+        found.update((status.bridge, status.name) for status in self.claims() if status.bridge)
+        return {bridge: name for bridge, name in found.items() if name != but}
 
-    def claims(self, *, but: str) -> list[Status]:
-        """The networks that run, start or end.
-
-        Args:
-            but: uuid of the network that does not count.
-        """
+    def claims(self) -> list[Status]:
+        """The networks that run, start or end."""
         found = []
         for uuid in os.listdir(self.directory):
-            status = load_status(f"{self.directory}/{uuid}/status") if uuid != but else None
+            status = load_status(f"{self.directory}/{uuid}/status")
             if status is not None:
                 found.append(status)
         return found
@@ -191,10 +186,7 @@ class Networks:
         running = self.running(status)
         held, holder = locks.probe(running.supervisor_path)
         if not held and not locks.probe(running.lock_path)[0]:
-            try:
-                supervisor.launch(running, status.bridge)
-            except VirtError:
-                pass  # its log says why, and the next who looks tries again
+            supervisor.replace(running, status.bridge)
             held, holder = locks.probe(running.supervisor_path)
         if holder is None or not held or not self._deaths.watch(status.uuid, holder.pid):
             self._generation = None  # not watched yet: this view is not to be kept
@@ -208,8 +200,11 @@ class Networks:
         try:
             status = running.status()
             if status is None or not status.active:
-                life.tear_down(running, status)
+                with deadlines.limit(_CLEAN_SECONDS):
+                    life.tear_down(running, status)
                 files.remove(running.status_path)
+        except VirtError:
+            self._generation = None  # who looks next tries again
         finally:
             running.unlock(lock)
 

@@ -220,10 +220,13 @@ def _check(config: Config, port: Port) -> None:
         text += ", but that is not supported for this type of network"
         raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
     inbound = port.bandwidth.inbound if port.bandwidth is not None else None
-    if inbound is not None and inbound.floor and (config.bandwidth is None or config.bandwidth.inbound is None):
+    if inbound is None or not inbound.floor:
+        return
+    if config.bandwidth is None or config.bandwidth.inbound is None:
         text = f"Invalid use of 'floor' on interface with MAC address {port.mac}"
         text += f" - network '{config.name}' has no inbound QoS set"
         raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text)
+    raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, "guaranteed bandwidth ('floor') is not supported by virtd")
 
 
 def _parameter(field: str, value: int) -> TypedParam:

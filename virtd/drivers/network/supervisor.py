@@ -6,7 +6,6 @@ not its child. Its own end, by whatever signal, ends nothing else; `stop` ends b
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -24,10 +23,13 @@ from virtd.state.process import Process, detach, log
 
 # How long the supervisor may take to say that dnsmasq runs.
 READY_SECONDS = dnsmasq.START_SECONDS + 5.0
+# How long a new supervisor waits for its lock.
+_LOCK_SECONDS = 0.5
 # How long dnsmasq may take to end.
 _TERM_SECONDS = 5.0
 # A dnsmasq that dies sooner than this after its start is not started again at once, but after a time that doubles.
 _YOUNG_SECONDS = 5.0
+_FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 # Changes of the leases that come in this time are written down together: dnsmasq writes its file piece by piece.
 _SETTLE_SECONDS = 0.02
@@ -44,6 +46,8 @@ class _Supervisor:
         self._ended = False
         self._pause = 0.0
         signal.signal(signal.SIGTERM, self._terminate)
+        import ctypes
+
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._watch = inotify.Watch(running.lease_directory, inotify.IN_MODIFY | inotify.IN_CREATE)
 
@@ -95,15 +99,15 @@ class _Supervisor:
             if process is not None:
                 self._follow(process)
                 log(f"dnsmasq of network '{self._running.name}' has ended")
-                self._pause = 0.0 if time.monotonic() - begun > _YOUNG_SECONDS else max(0.5, self._pause * 2)
-            self._wait(min(self._pause, _LONGEST_PAUSE))
+            young = time.monotonic() - begun < _YOUNG_SECONDS
+            self._pause = min(max(_FIRST_PAUSE, self._pause * 2), _LONGEST_PAUSE) if young else 0.0
+            select.select([], [], [], self._pause)
             try:
                 process = self.begin()
                 log(f"dnsmasq of network '{self._running.name}' has been started again")
             except VirtError as error:
                 log(str(error))
                 process = None
-                self._pause = max(0.5, self._pause * 2)
 
     def _follow(self, process: Process) -> None:
         """Return when dnsmasq has ended; until then write down what becomes of the leases."""
@@ -135,10 +139,6 @@ class _Supervisor:
         except VirtError as error:
             log(str(error))
 
-    def _wait(self, seconds: float) -> None:
-        if seconds:
-            select.select([], [], [], seconds)
-
 
 def _reap() -> None:
     """Reap the children that have ended already."""
@@ -153,39 +153,70 @@ def launch(running: Running, bridge: str) -> None:
     Raises:
         VirtError: dnsmasq cannot be started; there is no supervisor then.
     """
-    told, tell = os.pipe()
 
-    def body() -> None:
+    def body(tell: int) -> None:
         try:
-            # Those who look whether anybody holds the lock hold it themselves for a moment.
-            lock = locks.acquire(running.supervisor_path, "the supervisor", timeout=0.5)
+            lock = _lock(running)
+            supervisor = _Supervisor(running, bridge)
+            process = supervisor.begin()
         except VirtError as error:
             _say(tell, error)
             return
-        if running.status() is None:
+        _say(tell, None)
+        assert lock.fileno() >= 0
+        supervisor.run(process)
+
+    _hear(_detach(running, body), running.name)
+
+
+def replace(running: Running, bridge: str) -> None:
+    """Put a new supervisor beside the dnsmasq of a network whose own has died; returns when it is at work."""
+
+    def body(tell: int) -> None:
+        try:
+            lock = _lock(running)
+        except VirtError:
+            return  # somebody else was quicker
+        _say(tell, None)
+        status = running.status()
+        if status is None or not status.active:
             return
+        assert lock.fileno() >= 0
         supervisor = _Supervisor(running, bridge)
+        log(f"a new supervisor of network '{running.name}' has taken over")
         try:
             process: Process | None = supervisor.begin()
         except VirtError as error:
-            _say(tell, error)
-            lock.release()
-            return
-        _say(tell, None)
-        os.close(tell)
+            log(str(error))
+            process = None
         supervisor.run(process)
 
+    told = _detach(running, body)
+    deadlines.readable(told, _LOCK_SECONDS)
+    os.close(told)
+
+
+def _lock(running: Running) -> locks.Lock:
+    # Those who look whether anybody holds the lock hold it themselves for a moment.
+    return locks.acquire(running.supervisor_path, "the supervisor", timeout=_LOCK_SECONDS)
+
+
+def _detach(running: Running, body: Callable[[int], None]) -> int:
+    """Run a supervisor's body in a process of its own; returns what it will say can be read from."""
+    told, tell = os.pipe()
     try:
-        detach(body, f"virtd: network {running.name}", running.log_path, keep=[tell])
+        detach(lambda: body(tell), f"virtd: network {running.name}", running.log_path, keep=[tell])
     finally:
         os.close(tell)
-    _hear(told, running.name)
+    return told
 
 
 def _say(tell: int, error: VirtError | None) -> None:
+    """Tell whoever waits how it went, and that there is no more to come."""
     answer = {} if error is None else {"error": error.detail, "code": error.code}
     with contextlib.suppress(OSError):  # whoever asked has gone
         files.write_all(tell, json.dumps(answer).encode())
+    os.close(tell)
 
 
 def _hear(told: int, name: str) -> None:

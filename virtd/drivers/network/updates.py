@@ -24,22 +24,26 @@ class Updates(Lifecycle):
         """virNetworkUpdate."""
         unsupported_flags(flags, _AFFECT, "networkUpdate")
         entry = self.networks.find(network)
-        with self.changing(entry.uuid, entry.name, "virNetworkUpdate") as running, self.locked("virNetworkUpdate"):
+        with self.changing(entry.uuid, entry.name, "virNetworkUpdate") as running:
             entry = self.networks.find(network)
             live, persistent = self.affects(entry, flags)
-            pending: list[files.Pending] = []
             if persistent:
-                config = self.networks.config(entry).copy()
-                update(config, command, section, index, xml)
-                pending.append(self.prepare_definition(config))
+                # What is wrong with the definition is to be said before anything is done to the running network.
+                update(self.networks.config(entry).copy(), command, section, index, xml)
+            pending: list[files.Pending] = []
             if live:
                 config = running.live()
                 update(config, command, section, index, xml)
                 self._apply(running, config)
                 pending.append(running.prepare_live(config))
-            with self.generation.commit() as change:
-                for file in pending:
-                    change.publish(file)
+            with self.locked("virNetworkUpdate"):
+                if persistent:
+                    config = self.networks.config(self.networks.find(network)).copy()
+                    update(config, command, section, index, xml)
+                    pending.append(self.prepare_definition(config))
+                with self.generation.commit() as change:
+                    for file in pending:
+                        change.publish(file)
 
     def _apply(self, running: Running, config: Config) -> None:
         """Let a running network be what its new live configuration says."""

@@ -44,6 +44,12 @@ def make(uuid: str, undo_path: str, *, root: str = ROOT) -> str | None:
     return path
 
 
+def directory(uuid: str, *, root: str = ROOT) -> str | None:
+    """The control group of a guest that runs; None if it has none of its own."""
+    path = f"{root}/{GROUP}/{uuid}"
+    return path if os.path.isdir(path) else None
+
+
 def controllers(path: str) -> frozenset[str]:
     """The controllers that work in a group."""
     return frozenset((files.read(f"{path}/cgroup.controllers") or b"").decode().split())

@@ -2,12 +2,12 @@
 
 from virtd.drivers.qemu.connection import ConnectionInfo
 from virtd.drivers.qemu.console import Console
-from virtd.drivers.qemu.lookup import Lookup
 from virtd.drivers.qemu.metadata import Metadata
 from virtd.drivers.qemu.node import Node
 from virtd.drivers.qemu.properties import Properties
+from virtd.drivers.qemu.statistics import Statistics
 from virtd.drivers.qemu.subscriptions import Subscriptions
 
 
-class QemuDriver(ConnectionInfo, Node, Lookup, Properties, Console, Metadata, Subscriptions):
+class QemuDriver(ConnectionInfo, Node, Statistics, Properties, Console, Metadata, Subscriptions):
     """QEMU guests of one instance. Each part adds the procedures of one subject."""

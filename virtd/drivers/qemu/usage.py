@@ -90,7 +90,13 @@ def threads(process: Process) -> Threads:
     if known is not None and known[0] == ids:
         return known[1]
     before = known[2] if known is not None else {}
-    names = {number: before.get(number) or _name(f"{directory}/{number}/comm") for number in ids}
+    # A thread that has just been started may not have its own name yet.
+    names = {
+        number: name
+        if (name := before.get(number, b"")) and not name.startswith(b"qemu-")
+        else _name(directory, number)
+        for number in ids
+    }
     found = Threads({}, {})
     for number, name in names.items():
         for pattern, table in ((_VCPU, found.vcpus), (_IOTHREAD, found.iothreads)):
@@ -103,9 +109,9 @@ def threads(process: Process) -> Threads:
     return found
 
 
-def _name(path: str) -> bytes:
+def _name(directory: str, number: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(f"{directory}/{number}/comm", "rb") as file:
             return file.read()
     except OSError:
         return b""
@@ -134,3 +140,21 @@ def _waited(directory: str) -> int:
     except OSError:
         pass
     return 0
+
+
+def halt_polling(pid: int) -> tuple[int, int]:
+    """How long KVM polled for halted CPUs with and without success, in ns, where debugfs tells."""
+    base = "/sys/kernel/debug/kvm"
+    try:
+        names = [name for name in os.listdir(base) if name.startswith(f"{pid}-")]
+    except OSError:
+        return 0, 0
+    counters = [0, 0]
+    for directory in names:
+        for place, name in enumerate(("halt_poll_success_ns", "halt_poll_fail_ns")):
+            try:
+                with open(f"{base}/{directory}/{name}", encoding="ascii") as file:
+                    counters[place] += int(file.read())
+            except (OSError, ValueError):
+                pass
+    return counters[0], counters[1]

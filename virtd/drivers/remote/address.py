@@ -9,15 +9,15 @@ This module only reads and writes URIs: it opens nothing.
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.state import paths
 from virtd.state.paths import Paths
 
-# Transports and their ports; 0 where there are none.
-PORTS = {"unix": 0, "tcp": 16509, "tls": 16514, "ssh": 22, "libssh": 22, "libssh2": 22, "ext": 0}
+# Transports and their ports; 0 where there are none. Which port ssh takes, its own configuration says.
+PORTS = {"unix": 0, "tcp": 16509, "tls": 16514, "ssh": 0, "libssh": 22, "libssh2": 22, "ext": 0}
 
 # Options that are for the client, not for the server (libvirt's documentation of remote URIs).
 _OWN = frozenset(
@@ -36,9 +36,10 @@ class Address(NamedTuple):
         name: the URI that the server is asked to open.
         transport: "unix", "tcp", …: a key of PORTS.
         host, port: for those that go over a network.
-        socket: the path of the server's socket, for unix.
+        socket: the path of the server's socket, for unix; for ssh only if the URI says it.
         user: whom to be there, for ssh.
         options: those of the client.
+        read_only: whether nothing is to be changed there.
     """
 
     uri: str
@@ -49,17 +50,22 @@ class Address(NamedTuple):
     socket: str = ""
     user: str = ""
     options: Mapping[str, str] = MappingProxyType({})
+    read_only: bool = False
 
 
 def _invalid(text: str) -> VirtError:
     return VirtError(c.VIR_ERR_INVALID_ARG, text, domain=c.VIR_FROM_REMOTE)
 
 
-def _default_socket(path: str, here: Paths, read_only: bool) -> str:
-    """Where the server of this machine listens whose URIs have this path."""
+def instance(path: str, here: Paths) -> Paths:
+    """The instance of this machine whose URIs have this path: the caller's own, or the other one."""
     others = {"/session": paths.session, "/system": paths.system}
-    instance = here if path == f"/{here.mode}" else others.get(path, paths.system)()
-    return f"{instance.sockets}/libvirt-sock{'-ro' if read_only else ''}"
+    return here if path == f"/{here.mode}" else others.get(path, paths.system)()
+
+
+def default_socket(where: Paths, read_only: bool) -> str:
+    """Where an instance's server listens. That of a session has one socket only: who may use it may do anything."""
+    return f"{where.sockets}/libvirt-sock{'-ro' if read_only and where.privileged else ''}"
 
 
 def parse(uri: str, here: Paths, *, read_only: bool = False) -> Address:
@@ -89,7 +95,7 @@ def parse(uri: str, here: Paths, *, read_only: bool = False) -> Address:
     options = parse_qsl(parts.query, keep_blank_values=True)
     own = {key: value for key, value in options if key in _OWN}
     theirs = urlencode([(key, value) for key, value in options if key not in _OWN])
-    path = own.get("socket") or _default_socket(parts.path, here, read_only)
+    path = own.get("socket") or default_socket(instance(parts.path, here), read_only)
     return Address(
         uri=uri,
         # An authority that is empty is written all the same: qemu:///system.
@@ -98,6 +104,7 @@ def parse(uri: str, here: Paths, *, read_only: bool = False) -> Address:
         host=host or ("" if transport == "unix" else "localhost"),
         port=port or PORTS[transport],
         socket=path if transport == "unix" else own.get("socket", ""),
-        user=parts.username or "",
+        user=unquote(parts.username or ""),
         options=own,
+        read_only=read_only,
     )

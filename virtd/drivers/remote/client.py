@@ -51,7 +51,7 @@ class Client:
     """One connection to a server.
 
     Args:
-        sock: connected to the server; it belongs to the client from then on.
+        link: to the server, or a connected socket; it belongs to the client from then on.
         ping: seconds of silence after which a waiting client asks whether the server is there, and how many times
             it does so in vain. None: it neither asks nor tells the server that it may.
 
@@ -60,8 +60,8 @@ class Client:
         notify: called when another has come.
     """
 
-    def __init__(self, sock: socket.socket, *, ping: tuple[float, int] | None = None) -> None:
-        self._link = Link(sock)
+    def __init__(self, link: Link | socket.socket, *, ping: tuple[float, int] | None = None) -> None:
+        self._link = link if isinstance(link, Link) else Link(link)
         self._framer = Framer(MESSAGE_MAX)
         self._serial = 0
         self._waiting: dict[int, Procedure] = {}
@@ -218,9 +218,6 @@ class Client:
             received = self._link.receive()
         except VirtError as error:
             self._fail(error)
-            return
-        if received is None:
-            self._fail(rpc_error("End of file while reading data: Input/output error"))
             return
         self._framer.receive(*received)
         try:

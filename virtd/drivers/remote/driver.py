@@ -55,21 +55,21 @@ class RemoteDriver(Driver):
         if isinstance(target, Address):
             self._address: Address | None = target
             self._name = target.name
-            sock = link.connect(target)
+            to = link.connect(target)
             self._secure = target.transport in _SECURE
         else:
-            self._address, self._name, sock = None, name, target
-            self._secure = sock.family == socket.AF_UNIX
+            self._address, self._name, to = None, name, link.Link(target)
+            self._secure = target.family == socket.AF_UNIX
         self._ping = ping
         self._flags = c.VIR_CONNECT_RO if context.read_only else 0
         self._pid = os.getpid()
         # Readable when something came over the socket, or lies in the queue of events already.
         self._events: select.epoll | None = None
         self._queued = -1
-        self._client = self._open(sock)
+        self._client = self._open(to)
 
-    def _open(self, sock: socket.socket) -> Client:
-        client = Client(sock, ping=self._ping)
+    def _open(self, to: link.Link) -> Client:
+        client = Client(to, ping=self._ping)
         try:
             client.open(self._name, self._flags)
         except VirtError:

@@ -1,4 +1,4 @@
-"""The socket to a server: opening it, and moving bytes and descriptors over it within the bound of the call.
+"""The link to a server: opening it, and moving bytes and descriptors over it within the bound of the call.
 
 Sending never waits for a server which itself waits to be read from: while there is no room, what comes is taken
 in. This module knows no messages.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from virtd import constants as c
 from virtd.deadlines import DeadlineExceeded, remaining
 from virtd.drivers.remote.address import Address
+from virtd.drivers.remote.ssh import Process, Tunnel, start
 from virtd.errors import VirtError
 from virtd.state import sockets
 
@@ -52,21 +53,32 @@ def _connect_tcp(address: Address) -> socket.socket:
     return sock
 
 
-_TRANSPORTS: dict[str, Callable[[Address], socket.socket]] = {"unix": _connect_unix, "tcp": _connect_tcp}
+_TRANSPORTS: dict[str, Callable[[Address], socket.socket | Process]] = {
+    "unix": _connect_unix,
+    "tcp": _connect_tcp,
+    "ssh": start,
+    "ext": start,
+}
 
 
-def connect(address: Address) -> socket.socket:
-    """A socket that is connected to the server of an address.
+def open_socket(address: Address) -> tuple[socket.socket, Tunnel | None]:
+    """A socket that is connected to the server of an address, and the program behind it, if there is one.
 
     Raises:
         VirtError: nobody answers there, or the transport is none that this client has.
     """
     opener = _TRANSPORTS.get(address.transport)
     if opener is None:
-        have = " and ".join(_TRANSPORTS)
+        have = ", ".join(_TRANSPORTS)
         text = f"transport {address.transport} of {address.uri}: this client has {have}"
         raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_REMOTE)
-    return opener(address)
+    opened = opener(address)
+    return opened if isinstance(opened, Process) else (opened, None)
+
+
+def connect(address: Address) -> "Link":
+    """A link to the server of an address; raises as `open_socket`."""
+    return Link(*open_socket(address))
 
 
 class Link:
@@ -74,29 +86,34 @@ class Link:
 
     Args:
         sock: the socket; it belongs to the link from then on.
+        tunnel: the program behind it that leads to the server, if there is one.
 
     Attributes:
         passes_fds: whether descriptors can travel.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, tunnel: Tunnel | None = None) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self.passes_fds = sock.family == socket.AF_UNIX
+        self._tunnel = tunnel
+        self.passes_fds = sock.family == socket.AF_UNIX and tunnel is None
 
     def fileno(self) -> int:
         """The descriptor, to be polled for reading."""
         return self._sock.fileno()
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket, and see the program behind it to its end."""
         self._sock.close()
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.close()
 
-    def receive(self) -> tuple[bytes, list[int]] | None:
-        """What has come: bytes, none of them if there is nothing now, and descriptors. None when the server is gone.
+    def receive(self) -> tuple[bytes, list[int]]:
+        """What has come: bytes, none of them if there is nothing now, and descriptors.
 
         Raises:
-            VirtError: VIR_ERR_SYSTEM_ERROR: the connection is broken.
+            VirtError: VIR_ERR_SYSTEM_ERROR: the connection is closed or broken.
         """
         fds: list[int] = []
         try:
@@ -110,8 +127,15 @@ class Link:
         except BlockingIOError:
             return b"", []
         except OSError as error:
-            raise rpc_error(f"Cannot recv data: {error.strerror}") from None
-        return (data, fds) if data else None
+            raise self._lost("Cannot recv data", error.strerror) from None
+        if not data:
+            raise self._lost("End of file while reading data", "Input/output error")
+        return data, fds
+
+    def _lost(self, what: str, why: str | None) -> VirtError:
+        """The error of a connection that has ended: with what the program behind it has to say."""
+        words = self._tunnel.last_words() if self._tunnel else ""
+        return rpc_error(f"{what}: {words}: {why}" if words else f"{what}: {why}")
 
     def send(self, data: bytes, fds: Sequence[int], read: Callable[[], None]) -> None:
         """Send a message, and behind it its descriptors.
@@ -144,7 +168,7 @@ class Link:
                 read()
             return 0
         except OSError as error:
-            raise rpc_error(f"Cannot write data: {error.strerror}") from None
+            raise self._lost("Cannot write data", error.strerror) from None
 
     def wait(self, wanted: int, seconds: float) -> int:
         """Wait for poll events, for at most `seconds` and within the bound of the call; 0 if the time is up."""

@@ -53,7 +53,8 @@ def add_disks(line: Line) -> None:
         line.json("device", {**_DEVICES[disk.bus or ""](line, disk), **_common(line, disk, node)})
         _remember(line, disk, chains[id(disk)])
         if disk.iotune is not None:
-            _throttle(line, disk, disk.iotune)
+            # QEMU takes limits by command only; they are set before the guest runs.
+            line.command.commands.append(("block_set_io_throttle", throttle(disk, disk.iotune)))
 
 
 def qom_name(disk: Disk) -> str:
@@ -238,12 +239,12 @@ def _remember(line: Line, disk: Disk, images: list[storage.Image]) -> None:
     line.command.disks[alias(disk.info)] = line.command.disks[qom_name(disk)] = entry
 
 
-def _throttle(line: Line, disk: Disk, limits: IoTune) -> None:
-    """Set limits before the guest runs; QEMU takes them by command only."""
-    arguments: Properties = {}
+def throttle(disk: Disk, limits: IoTune) -> Properties:
+    """The arguments of block_set_io_throttle for a disk. Those that must be given stand there in any case."""
+    arguments: Properties = {"id": qom_name(disk)}
     for number, (field, name) in enumerate(_LIMITS):
         value = getattr(limits, field) or 0
         if value or number < _REQUIRED_LIMITS:
             arguments[name] = value
     arguments["group"] = limits.group or f"drive-{alias(disk.info)}"
-    line.command.commands.append(("block_set_io_throttle", {"id": qom_name(disk), **arguments}))
+    return arguments

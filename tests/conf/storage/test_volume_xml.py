@@ -63,7 +63,6 @@ def test_units_and_what_does_not_count() -> None:
     assert (volume.capacity, volume.allocation, volume.physical) == (1 << 40, 1000, None)
     assert (volume.key, volume.target.path, volume.target.format) == (None, None, "raw")
     assert volume.target.timestamps is None
-    assert volume.devices == []
 
 
 @pytest.mark.parametrize(

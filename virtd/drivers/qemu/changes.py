@@ -1,0 +1,94 @@
+"""How a call changes a guest that may be running, defined, or both (VIR_DOMAIN_AFFECT_*).
+
+What is changed in the configuration is one function of it, so that it is done to the live and to the persistent one
+alike, and can be done again to a definition that somebody else has changed meanwhile. QEMU is talked to under the
+guest's own lock only: the lock of all definitions is never held while somebody waits for QEMU.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from virtd.conf.domain import Domain as Config
+from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.guests import Entry
+from virtd.drivers.qemu.lifecycle import Lifecycle
+from virtd.protocol.records import Domain
+from virtd.state import files
+
+Edit = Callable[[Config, bool], None]
+"""Changes a configuration in place, or raises why not; told whether it is the live one."""
+
+Told = tuple[str, tuple[object, ...]]
+"""An event: its name as subscriptions.KINDS has it, and its arguments after the guest."""
+
+
+class Changes(Lifecycle):
+    """Changes of guests' configurations."""
+
+    def change(
+        self,
+        domain: Domain,
+        call: str,
+        flags: int,
+        edit: Edit,
+        apply: Callable[[Guest, Config], None] | None = None,
+        *,
+        events: list[Told] | None = None,
+    ) -> None:
+        """Change the live configuration, the persistent one, or both.
+
+        Args:
+            domain: the guest.
+            call: libvirt's name of the call.
+            flags: the call's flags, of which VIR_DOMAIN_AFFECT_* count.
+            edit: changes a configuration; may be called more than once.
+            apply: makes QEMU do what the changed live configuration says, which it may complete.
+            events: told with the change; apply may add to them.
+
+        Raises:
+            VirtError: what edit or apply raised, and nothing has been written then; VIR_ERR_OPERATION_INVALID,
+                VIR_ERR_NO_DOMAIN, VIR_ERR_OPERATION_TIMEOUT.
+        """
+        with self.held(domain, call) as entry:
+            live, persistent = self.affects(entry, flags)
+            guest = self.guest(entry)
+            if persistent:
+                edit(self.config(entry).copy(), False)
+            pending: list[files.Pending] = []
+            if live:
+                config = self.live(entry).copy()
+                edit(config, True)
+                if apply is not None:
+                    apply(guest, config)
+                pending += guest.prepare_live(config)
+            if not persistent:
+                self._commit(entry, pending, events)
+                return
+            with self.definitions_locked(call):
+                config = self.config(entry).copy()
+                edit(config, False)
+                pending.append(self.save_definition(config))
+                self._commit(entry, pending, events)
+
+    @contextmanager
+    def held(self, domain: Domain, call: str) -> Iterator[Entry]:
+        """A guest whose state does not change by others' calls: if it runs, its lock is held."""
+        while True:
+            entry = self.guests.find(domain)
+            guest = self.guest(entry)
+            lock = guest.lock(call) if entry.active else None
+            try:
+                found = self.guests.find(domain)
+                if found.active == entry.active:
+                    yield found
+                    return
+            finally:
+                if lock is not None:
+                    guest.unlock(lock)
+
+    def _commit(self, entry: Entry, pending: list[files.Pending], events: list[Told] | None) -> None:
+        with self.generation.commit() as change:
+            for file in pending:
+                change.publish(file)
+            for name, arguments in events or []:
+                self.domain_event(change, entry.reference, name, *arguments)

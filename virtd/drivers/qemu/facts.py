@@ -1,0 +1,129 @@
+"""What statistics need of a guest's XML, read in a tenth of the time that the whole model takes.
+
+Only files that virtd itself wrote are read here: they are known to be right.
+"""
+
+from typing import NamedTuple
+
+from lxml import etree
+
+from virtd.state import files
+
+# How many guests' facts a process keeps.
+_KEPT = 4096
+# Where the name of an image stands, by the kind of its source.
+_SOURCE_NAMES = ("file", "dev", "dir", "name", "volume", "path")
+
+
+class ImageFacts(NamedTuple):
+    """An image: the name of its source, its number (0 unless the guest runs), its format, whether it is local."""
+
+    path: str | None
+    number: int
+    format: str
+    local: bool
+
+
+class DiskFacts(NamedTuple):
+    """A disk: its names in the guest and in QEMU, and its images from the top; none if the drive is empty."""
+
+    target: str
+    alias: str
+    images: list[ImageFacts]
+
+
+class CardFacts(NamedTuple):
+    """A network card: its device on the host, if it has one, and whether that is seen from the guest's side."""
+
+    target: str | None
+    mac: str
+    kind: str
+
+
+class Facts(NamedTuple):
+    """A guest."""
+
+    memory: int  # KiB
+    current_memory: int  # KiB
+    vcpus: int
+    max_vcpus: int
+    iothreads: int
+    balloon: str | None  # alias of the balloon device
+    disks: list[DiskFacts]
+    cards: list[CardFacts]
+
+
+_facts: dict[str, tuple[files.Identity, Facts]] = {}
+
+
+def read(path: str) -> Facts | None:
+    """The facts of the guest whose XML a file holds; None if there is no such file (any more)."""
+    identity = files.identity(path)
+    known = _facts.get(path)
+    if known is not None and known[0] == identity:
+        return known[1]
+    content = files.read(path)
+    if content is None or identity is None:
+        _facts.pop(path, None)
+        return None
+    root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, no_network=True))
+    if len(_facts) >= _KEPT:
+        _facts.clear()
+    _facts[path] = identity, _gather(root)
+    return _facts[path][1]
+
+
+def _gather(root: etree._Element) -> Facts:
+    vcpu = root.find("vcpu")
+    most = _number(None if vcpu is None else vcpu.text, 1)
+    balloon = root.find("devices/memballoon")
+    model = None if balloon is None else balloon.get("model")
+    return Facts(
+        memory=_number(root.findtext("memory"), 0),
+        current_memory=_number(root.findtext("currentMemory"), 0),
+        vcpus=_number(None if vcpu is None else vcpu.get("current"), most),
+        max_vcpus=most,
+        iothreads=_number(root.findtext("iothreads"), 0),
+        balloon=None if balloon is None or model == "none" else _alias(balloon) or "balloon0",
+        disks=[_disk(element) for element in root.iterfind("devices/disk")],
+        cards=[_card(element) for element in root.iterfind("devices/interface")],
+    )
+
+
+def _disk(element: etree._Element) -> DiskFacts:
+    target = element.find("target")
+    images = []
+    driver = element.find("driver")
+    level: etree._Element | None = element
+    kind = "raw" if driver is None else driver.get("type") or "raw"
+    while level is not None:
+        source = level.find("source")
+        if source is not None:
+            name = next((value for key in _SOURCE_NAMES if (value := source.get(key)) is not None), None)
+            # The top image's number stands in its source, that of one below in its own element.
+            index = source.get("index") or level.get("index")
+            images.append(ImageFacts(name, _number(index, 0), kind, level.get("type") in ("file", "block")))
+        level = level.find("backingStore")
+        kind = "raw"
+        if level is not None:
+            form = level.find("format")
+            kind = "raw" if form is None else form.get("type") or "raw"
+    return DiskFacts("" if target is None else target.get("dev") or "", _alias(element) or "", images)
+
+
+def _card(element: etree._Element) -> CardFacts:
+    target, mac = element.find("target"), element.find("mac")
+    return CardFacts(
+        None if target is None else target.get("dev"),
+        "" if mac is None else mac.get("address") or "",
+        element.get("type") or "",
+    )
+
+
+def _alias(element: etree._Element) -> str | None:
+    found = element.find("alias")
+    return None if found is None else found.get("name")
+
+
+def _number(text: str | None, default: int) -> int:
+    return int(text) if text else default

@@ -1,0 +1,57 @@
+"""Paths that may hang: what lies on a server that may be gone.
+
+A system call on a dead server's mount waits for ever and cannot be given up by whoever made it. So nothing may
+touch such a path in a process that others need; a forked child may, which its parent can stop waiting for.
+"""
+
+import math
+import os
+import re
+
+from virtd import deadlines
+
+# Below this bound a call is being tried in a process that serves others (virtd.server: 50 ms), and is done again in
+# a child of its own if the try is given up.
+_TRIAL = 1.0  # seconds
+# A line of /proc/self/mountinfo (proc(5)) that is of a file system on a server, or of a process that may stop.
+_REMOTE = re.compile(
+    rb" - (?:nfs4?|cifs|smb3|smbfs|9p|virtiofs|ceph|glusterfs|afs|ocfs2|gfs2|lustre|beegfs|gpfs|davfs|fuse[^ ]*) "
+)
+
+
+def avoid(path: str) -> None:
+    """Do not go on with a path that may hang, if this process is one that must not.
+
+    Args:
+        path: what is going to be looked at.
+
+    Raises:
+        DeadlineExceeded: the path is on a server, and this is only a try.
+    """
+    if deadlines.remaining(math.inf) < _TRIAL and remote(path):
+        raise deadlines.DeadlineExceeded(f"'{path}' is on a remote file system and takes a process of its own")
+
+
+def remote(path: str) -> bool:
+    """Whether a path lies on a server, as the list of mounts says; the path itself is not touched."""
+    mounts = _mounts()
+    if _REMOTE.search(mounts) is None:
+        return False
+    length, found = -1, False
+    for line in mounts.splitlines():
+        mount = line.split(b" ", 5)[4].decode("unicode_escape")
+        # Later lines are mounted over earlier ones.
+        if len(mount) >= length and (path == mount or path.startswith(mount.rstrip("/") + "/")):
+            length, found = len(mount), _REMOTE.search(line) is not None
+    return found
+
+
+def _mounts() -> bytes:
+    descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        chunks = []
+        while chunk := os.read(descriptor, 1 << 16):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,103 @@
+"""Finding volumes, and what they are. Each call looks at what it is about, and at nothing else."""
+
+import os
+
+from virtd import constants as c
+from virtd.conf.storage import format_volume
+from virtd.conf.storage.basics import clean_path
+from virtd.conf.storage.types import VOLUME_TYPES
+from virtd.drivers.storage import describe
+from virtd.drivers.storage.driverbase import StorageBase, no_volume
+from virtd.errors import VirtError, unsupported_flags
+from virtd.protocol.records import StoragePool, StorageVol
+
+_LIST_MAX = 16384  # volumes that a reply can hold (the protocol's STORAGE_VOL_LIST_MAX)
+
+
+class VolumeQuery(StorageBase):
+    """What can be asked of volumes."""
+
+    def storage_pool_num_of_volumes(self, pool: StoragePool) -> int:
+        """virStoragePoolNumOfVolumes."""
+        _, config = self.active(pool)
+        return len(self.names(config))
+
+    def storage_pool_list_volumes(self, pool: StoragePool, most: int) -> list[str]:
+        """virStoragePoolListVolumes: names."""
+        _, config = self.active(pool)
+        return self.names(config)[: max(0, most)]
+
+    def storage_pool_list_all_volumes(
+        self, pool: StoragePool, need_results: int, flags: int
+    ) -> tuple[list[StorageVol], int]:
+        """virStoragePoolListAllVolumes."""
+        unsupported_flags(flags, 0, "storagePoolListAllVolumes")
+        entry, config = self.active(pool)
+        names = self.names(config)
+        if not need_results:
+            return [], len(names)
+        if len(names) > _LIST_MAX:
+            text = f"Too many storage_vols '{len(names)}' for limit '{_LIST_MAX}'"
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_RPC)
+        return [self.place(entry, config, name).reference for name in names], len(names)
+
+    def storage_vol_lookup_by_name(self, pool: StoragePool, name: str) -> StorageVol:
+        """virStorageVolLookupByName."""
+        entry, config = self.active(pool)
+        located = self.place(entry, config, name)
+        if not describe.exists(located.path):
+            raise no_volume(name)
+        return located.reference
+
+    def storage_vol_lookup_by_key(self, key: str) -> StorageVol:
+        """virStorageVolLookupByKey: a file's key is its path."""
+        found = self._find(key)
+        if found is None:
+            raise VirtError(c.VIR_ERR_NO_STORAGE_VOL, f"no storage vol with matching key {key}")
+        return found
+
+    def storage_vol_lookup_by_path(self, path: str) -> StorageVol:
+        """virStorageVolLookupByPath."""
+        wanted = clean_path(path)
+        found = self._find(wanted)
+        if found is None:
+            raise VirtError(c.VIR_ERR_NO_STORAGE_VOL, f"no storage vol with matching path '{wanted}'")
+        return found
+
+    def storage_vol_get_info(self, volume: StorageVol) -> tuple[int, int, int]:
+        """virStorageVolGetInfo: type, capacity, allocation (bytes)."""
+        return self.storage_vol_get_info_flags(volume, 0)
+
+    def storage_vol_get_info_flags(self, volume: StorageVol, flags: int) -> tuple[int, int, int]:
+        """virStorageVolGetInfoFlags: type, capacity, allocation (bytes), or the file's length instead of the last."""
+        unsupported_flags(flags, c.VIR_STORAGE_VOL_GET_PHYSICAL, "storageVolGetInfoFlags")
+        _, facts = self.look(volume)
+        last = facts.physical if flags & c.VIR_STORAGE_VOL_GET_PHYSICAL else facts.allocation
+        return VOLUME_TYPES.index(facts.type), facts.capacity, last
+
+    def storage_vol_get_xml_desc(self, volume: StorageVol, flags: int) -> str:
+        """virStorageVolGetXMLDesc."""
+        unsupported_flags(flags, 0, "storageVolGetXMLDesc")
+        located, facts = self.look(volume)
+        return format_volume(describe.describe(located.name, located.path, facts))
+
+    def storage_vol_get_path(self, volume: StorageVol) -> str:
+        """virStorageVolGetPath."""
+        located = self.locate(volume)
+        if not describe.exists(located.path):
+            raise no_volume(located.name)
+        return located.path
+
+    def _find(self, path: str) -> StorageVol | None:
+        """The volume with some path, if it is there and in an active pool."""
+        directory, name = os.path.split(path)
+        for entry in self.pools.view():
+            if not entry.active:
+                continue
+            config = self.pools.config(entry)
+            if config.path != directory:
+                continue
+            located = self.place(entry, config, name)
+            if describe.exists(located.path):
+                return located.reference
+        return None
