@@ -1,6 +1,7 @@
 """What guests need beside QEMU: volumes of pools, emulated TPMs, the variables of UEFI firmware."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -108,3 +109,33 @@ def test_uefi_variables_are_not_forgotten_by_accident(instance: Instance) -> Non
     domain = driver.domain_define_xml(xml)
     driver.domain_undefine_flags(domain, c.VIR_DOMAIN_UNDEFINE_NVRAM)
     assert not os.path.exists(variables)
+
+
+def test_an_encrypted_disk_gets_its_passphrase_in_memory_only(instance: Instance) -> None:
+    driver = instance.driver
+    uuid = "55ee2ba4-0b3e-4f2f-9d2c-1d4c3a7a1b11"
+    secrets = services.connect(driver.context, "secret")
+    described = f"<secret ephemeral='no' private='yes'><uuid>{uuid}</uuid></secret>"
+    secret = secrets.require("secret_define_xml", "")(described, 0)
+    image = f"{instance.root}/luks.img"
+    key = f"{instance.root}/key"
+    with open(key, "w", encoding="ascii") as file:
+        file.write("open sesame")
+    options = ["-o", "key-secret=s,iter-time=10"]
+    subprocess.run(
+        ["qemu-img", "create", "-q", "--object", f"secret,id=s,file={key}", "-f", "luks", *options, image, "1M"],
+        check=True,
+    )
+    disk = f"""<disk type='file'><driver name='qemu' type='raw'/><source file='{image}'><encryption format='luks'>
+        <secret type='passphrase' uuid='{uuid}'/></encryption></source><target dev='hdb' bus='ide'/></disk>"""
+    xml = instance.xml(devices=disk)
+    with pytest.raises(VirtError, match="does not have a value"):
+        driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    secrets.require("secret_set_value", "")(secret, b"wrong", 0)
+    with pytest.raises(VirtError, match="Invalid password"):
+        driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    secrets.require("secret_set_value", "")(secret, b"open sesame", 0)
+    domain = driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    with open(f"/proc/{instance.qemu(domain)}/cmdline", "rb") as file:
+        assert b"sesame" not in file.read()
+    secrets.close()

@@ -10,13 +10,14 @@ import os
 import shlex
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from virtd import constants as c
 from virtd import deadlines, uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import assign_aliases
+from virtd.conf.domain.disk import Secret
 from virtd.drivers.qemu import cgroup, confine, interfaces, prepare, shape, supervisor, tpm, volumes
 from virtd.drivers.qemu.binary import Binary
 from virtd.drivers.qemu.command import Command, Setup, build
@@ -136,8 +137,20 @@ def setup(
         taps={} if plugged is None else plugged.taps,
         vhosts={} if plugged is None else plugged.vhosts,
         tpm=None if helper is None else helper.qemu,
+        secret=_resolver(driver) if monitors else None,
         undo=guest.undo_path if monitors else None,
     )
+
+
+def _resolver(driver: "DriverBase") -> Callable[[Secret, int], bytes]:
+    """What tells the values of secrets, private ones among them, which no client can read."""
+
+    def resolve(meant: Secret, usage: int) -> bytes:
+        from virtd.drivers.secret.store import Secrets  # few guests need one
+
+        return Secrets(driver.paths, driver.generation).resolve(meant, usage)
+
+    return resolve
 
 
 def _await_supervisor(guest: Guest) -> None:

@@ -6,11 +6,11 @@ unreadable is one for clients.
 """
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from virtd import constants as c
 from virtd import uuids
-from virtd.conf.secret import Secret, SecretReference, parse_secret
+from virtd.conf.secret import Secret, parse_secret
 from virtd.drivers.secret import values
 from virtd.errors import VirtError
 from virtd.protocol import records
@@ -40,6 +40,13 @@ class Entry(NamedTuple):
     def reference(self) -> records.Secret:
         """The secret as it goes over the wire."""
         return records.Secret(uuids.to_bytes(self.uuid), self.config.usage_type, self.config.usage_id)
+
+
+class Named(Protocol):
+    """How other documents name a secret: by one of the two."""
+
+    uuid: str | None
+    usage: str | None
 
 
 class Secrets:
@@ -122,7 +129,7 @@ class Secrets:
             raise VirtError(c.VIR_ERR_NO_SECRET, text, domain=c.VIR_FROM_SECRET)
         return values.decrypt(self.paths, entry.uuid, content)
 
-    def resolve(self, reference: SecretReference, usage_type: int) -> bytes:
+    def resolve(self, reference: Named, usage_type: int) -> bytes:
         """The value of the secret that another document means.
 
         Args:

@@ -6,13 +6,14 @@ doubled. A property whose value is None is left out.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from virtd import constants as c
 from virtd.conf.domain import Domain
 from virtd.conf.domain.base import Info
 from virtd.conf.domain.controller import Controller
+from virtd.conf.domain.disk import Secret
 from virtd.drivers.qemu import confine
 from virtd.drivers.qemu.binary import Binary
 from virtd.errors import VirtError
@@ -37,6 +38,7 @@ class Setup:
         taps: descriptors of tap devices, by the alias of the interface.
         vhosts: descriptors of /dev/vhost-net, likewise.
         tpm: a socket at whose other end an emulated TPM is.
+        secret: tells the value of a secret that the XML means, needed for a VIR_SECRET_USAGE_TYPE_*.
         undo: the guest's undo file, where files that are made are noted; None if nothing is to be made.
     """
 
@@ -48,6 +50,7 @@ class Setup:
     taps: Mapping[str, Sequence[int]] = field(default_factory=dict)
     vhosts: Mapping[str, Sequence[int]] = field(default_factory=dict)
     tpm: int | None = None
+    secret: Callable[[Secret, int], bytes] | None = None
     undo: str | None = None
 
     @property
@@ -146,6 +149,26 @@ class Line:
         """Let QEMU have a descriptor that belongs to the caller."""
         self.command.fds.append(descriptor)
         return descriptor
+
+    def secret(self, name: str, meant: Secret, usage: int) -> str:
+        """Hand QEMU a secret's value, in memory that only it can reach; returns the object's id.
+
+        Args:
+            name: the object's id.
+            meant: which secret.
+            usage: what it is needed for, VIR_SECRET_USAGE_TYPE_*.
+
+        Raises:
+            VirtError: VIR_ERR_NO_SECRET.
+        """
+        if self.setup.secret is None:
+            self.object("secret", id=name, file=f"{name}.value", format="raw")
+            return name
+        value = self.setup.secret(meant, usage)
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+        files.write_all(descriptor, value)
+        self.object("secret", id=name, file=f"/proc/self/fd/{self.keep(descriptor)}", format="raw")
+        return name
 
     def uses(self, path: str | None, *, write: bool = False) -> None:
         """Note a file that QEMU opens itself."""

@@ -9,10 +9,13 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+from virtd import constants as c
 from virtd.conf.domain.disk import (
+    Auth,
     BlockSource,
     DirSource,
     Disk,
+    Encryption,
     FileSource,
     Host,
     NetworkSource,
@@ -133,13 +136,10 @@ def _format(line: Line, disk: Disk, image: Image, backing: str | None) -> Proper
     kind = image.format
     if kind in _NO_FORMATS:
         raise unsupported(f"storage format '{kind}' is not directly supported by QEMU, use 'raw' instead")
-    encryption = image.source.encryption or (disk.encryption if image.source is disk.source else None)
-    if encryption is not None or image.source.auth is not None or disk.auth is not None:
-        raise unsupported(f"secrets for the source of disk '{disk.target}' are not supported")
     detect = options.detect_zeroes
     if detect == "unmap" and options.discard != "unmap":
         detect = "on"
-    top = image.source is disk.source
+    top = disk.source is not None and image.source is real(disk.source)
     properties: Properties = {
         "node-name": f"libvirt-{image.number}-format",
         "read-only": not image.writable,
@@ -158,9 +158,27 @@ def _format(line: Line, disk: Disk, image: Image, backing: str | None) -> Proper
                 raise unsupported("slices are supported for images of format 'raw' only")
             properties |= {"offset": part.offset, "size": part.size}
     properties["file"] = f"libvirt-{image.number}-storage"
+    encryption = image.source.encryption or (disk.encryption if top else None)
+    if encryption is not None:
+        properties |= _decryption(line, disk, image, encryption)
     if backing is not None:
         return properties | {"backing": backing}
     return properties | ({"backing": NULL} if image.end and kind not in ("raw", "fat", "dir") else {})
+
+
+def _decryption(line: Line, disk: Disk, image: Image, encryption: Encryption) -> Properties:
+    """How QEMU gets at the content of an encrypted image."""
+    if encryption.format != "luks" or encryption.engine != "qemu":
+        raise unsupported(f"encryption format '{encryption.format}' of disk '{disk.target}' is not supported")
+    if not encryption.secrets:
+        raise unsupported(f"the encryption of disk '{disk.target}' names no secret")
+    name = f"libvirt-{image.number}-format-encryption-secret0"
+    key = line.secret(name, encryption.secrets[0], c.VIR_SECRET_USAGE_TYPE_VOLUME)
+    if image.format == "qcow2":
+        return {"encrypt": {"format": "luks", "key-secret": key}}
+    if image.format not in ("raw", "luks"):
+        raise unsupported(f"encryption of an image of format '{image.format}' is not supported")
+    return {"driver": "luks", "key-secret": key}
 
 
 def _cache(mode: str | None) -> Properties | None:
@@ -238,7 +256,7 @@ def _where(line: Line, disk: Disk, image: Image) -> Properties:
             raise unsupported(f"unsupported disk driver type for '{image.format}'")
         return {"driver": "vvfat", "dir": source.dir, "floppy": disk.device == "floppy", "rw": image.writable}
     if isinstance(source, NetworkSource):
-        return _network(line, source)
+        return _network(line, source) | _credentials(line, image, source.auth or disk.auth, source.protocol)
     if isinstance(source, NvmeSource):
         device = f"{source.domain:04x}:{source.bus:02x}:{source.slot:02x}.{source.function:x}"
         return {"driver": "nvme", "device": device, "namespace": source.namespace}
@@ -253,6 +271,24 @@ def _is_cdrom(path: str | None) -> bool:
         return os.major(os.stat(path or "").st_rdev) == 11
     except OSError:
         return False
+
+
+# What the secret of a storage server's user is for, and what QEMU's driver calls it.
+_AUTHS: dict[str, tuple[int, str, str, Properties]] = {
+    "rbd": (c.VIR_SECRET_USAGE_TYPE_CEPH, "user", "key-secret", {"auth-client-required": ["cephx", "none"]}),
+    "iscsi": (c.VIR_SECRET_USAGE_TYPE_ISCSI, "user", "password-secret", {}),
+}
+
+
+def _credentials(line: Line, image: Image, auth: Auth | None, protocol: str | None) -> Properties:
+    """Who we are to the storage server."""
+    if auth is None or auth.secret is None:
+        return {}
+    if protocol is None or protocol not in _AUTHS:
+        raise unsupported(f"authentication is not supported for protocol '{protocol}'")
+    usage, user, password, more = _AUTHS[protocol]
+    name = line.secret(f"libvirt-{image.number}-storage-auth-secret0", auth.secret, usage)
+    return {user: auth.username, **more, password: name}
 
 
 def _network(line: Line, source: NetworkSource) -> Properties:
