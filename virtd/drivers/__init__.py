@@ -85,7 +85,8 @@ def open_connection(uri: str | None, context: Context) -> Connection:
 
 
 def _connect(uri: str, classes: list[type[Driver]], context: Context) -> Connection:
-    return Connection(uri, [driver(context) for driver in classes])
+    first, *others = classes
+    return Connection(uri, [first(context)], others)
 
 
 def _embedded(query: str, context: Context) -> Context:

@@ -5,7 +5,7 @@ the procedure's arguments and returns its results, decoded (`Driver` says how). 
 call drivers through a `Connection` and cannot tell a local driver from one that asks a server.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from virtd import constants as c
@@ -127,12 +127,15 @@ class Connection:
 
     Args:
         uri: the URI it was opened with, made whole (what virConnectGetURI answers).
-        drivers: in order of precedence; the first is the hypervisor's.
+        drivers: those that are open, in order of precedence; the first is the hypervisor's.
+        others: classes of drivers behind them, opened when a procedure of theirs is first asked for: most clients of
+            a hypervisor never ask for its networks.
     """
 
-    def __init__(self, uri: str, drivers: list[Driver]) -> None:
+    def __init__(self, uri: str, drivers: list[Driver], others: Sequence[type[Driver]] = ()) -> None:
         self.uri = uri
         self.drivers = drivers
+        self._others = list(others)
 
     def method(self, name: str) -> Callable[..., Any] | None:
         """The method which serves a procedure; None if no driver has it."""
@@ -140,6 +143,11 @@ class Connection:
             method: Callable[..., Any] | None = getattr(driver, name, None)
             if method is not None:
                 return method
+        for other in self._others:
+            if hasattr(other, name):
+                self._others.remove(other)
+                self.drivers.append(other(self.drivers[0].context))
+                return self.method(name)
         return None
 
     def require(self, name: str, api: str) -> Callable[..., Any]:
