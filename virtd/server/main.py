@@ -19,6 +19,7 @@ from virtd.state import locks, paths
 
 if TYPE_CHECKING:
     from virtd.server.accept import AcceptLoop
+    from virtd.server.front import Target
 
 
 class Options:
@@ -35,6 +36,7 @@ class Options:
         self.listen_tls: tuple[str, ...] = values["listen_tls"]
         self.inetd: bool = values["inetd"]
         self.remote: bool = values["remote"]
+        self.remote_uri: str | None = values["remote_uri"]
         self.replace: bool = values["replace"]
         self.verbose: bool = values["verbose"]
 
@@ -53,7 +55,8 @@ class Options:
 @click.option("--listen-tcp", metavar="ADDR:PORT", multiple=True, help="Listen for TCP connections. Repeatable.")
 @click.option("--listen-tls", metavar="ADDR:PORT", multiple=True, help="Listen for TLS connections (not yet).")
 @click.option("--inetd", is_flag=True, help="Serve the one client on standard input, and nothing else.")
-@click.option("--remote", is_flag=True, help="Forward everything to the daemon that owns the guests (not yet).")
+@click.option("--remote", is_flag=True, help="Forward everything to the virtd that owns the guests.")
+@click.option("--remote-uri", metavar="URI", help="The way to it [its sockets on this machine].")
 @click.option("--replace", is_flag=True, help="Take over the sockets of the running virtd; its clients stay with it.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is normal, too.")
 @click.option("-V", "--version", is_flag=True, expose_value=False, is_eager=True, callback=say_version, help="Say it.")
@@ -73,9 +76,8 @@ def run(options: Options) -> None:
     Raises:
         StartError: it could not begin.
     """
-    for name, wanted in (("--listen-tls", options.listen_tls), ("--remote", options.remote)):
-        if wanted:
-            raise StartError(Status.UNSUPPORTED, f"{name} is not supported yet")
+    if options.listen_tls:
+        raise StartError(Status.UNSUPPORTED, "--listen-tls is not supported yet")
     if options.inetd and (options.daemon or options.listen or options.listen_tcp or options.replace):
         raise StartError(
             Status.USAGE, "--inetd serves one client only: it neither listens nor goes into the background"
@@ -85,12 +87,41 @@ def run(options: Options) -> None:
     if options.config:
         options.config = os.path.abspath(options.config)
     config = _configure(options, where)
+    target = _target(options, where, config)
     if options.inetd:
         from virtd.server.inetd import serve
 
-        serve(config, where)
+        serve(config, where, target)
         return
-    _run_daemon(options, where, config)
+    _run_daemon(options, where, config, target)
+
+
+def _target(options: Options, where: paths.Paths, config: Config) -> "Target | None":
+    """Where --remote forwards to: by default to the instance that this command serves without --root.
+
+    Raises:
+        StartError: nowhere, or to itself.
+    """
+    if not options.remote:
+        if options.remote_uri is not None:
+            raise StartError(Status.USAGE, "--remote-uri goes with --remote")
+        return None
+    from virtd.drivers.remote.address import parse
+    from virtd.server.front import Target
+    from virtd.server.process import play
+
+    owner = paths.find()
+    uri = options.remote_uri or f"qemu+unix:///{owner.mode}"
+    try:
+        address, looking = parse(uri, owner), parse(uri, owner, read_only=True)
+    except VirtError as error:
+        raise StartError(Status.USAGE, f"--remote-uri: {error.message}") from None
+    own = os.path.realpath(config.text("unix_sock_dir") or where.sockets)
+    if address.socket and address.transport == "unix" and os.path.realpath(os.path.dirname(address.socket)) == own:
+        text = f"--remote would forward to itself, for {address.socket} is its own; use --root, or --remote-uri"
+        raise StartError(Status.USAGE, text)
+    play("remote")
+    return Target(address.socket if address.transport == "unix" else uri, address, looking, os.urandom(16))
 
 
 def _configure(options: Options, where: paths.Paths) -> Config:
@@ -139,22 +170,28 @@ def _client_reads_errors() -> bool:
     return shares_output()
 
 
-def _run_daemon(options: Options, where: paths.Paths, config: Config) -> None:
+def _run_daemon(options: Options, where: paths.Paths, config: Config, target: "Target | None") -> None:
     options.pid_file = os.path.abspath(options.pid_file or f"{where.runtime}/virtd.pid")
     launch = daemon.Launch()
     if options.daemon:
         launch.detach()
     try:
-        loop = _start(options, where, config, launch)
+        loop = _start(options, where, config, target, launch)
     except StartError as problem:
         log.error(str(problem))
         if launch.failed(str(problem)):
             sys.exit(problem.status)
         raise
+    except Exception as problem:
+        log.bug("virtd cannot start", problem)
+        launch.failed(log.trace(problem))
+        raise
     loop.run()
 
 
-def _start(options: Options, where: paths.Paths, config: Config, launch: daemon.Launch) -> "AcceptLoop":
+def _start(
+    options: Options, where: paths.Paths, config: Config, target: "Target | None", launch: daemon.Launch
+) -> "AcceptLoop":
     """Bring the server up, to where clients are served.
 
     Raises:
@@ -174,11 +211,12 @@ def _start(options: Options, where: paths.Paths, config: Config, launch: daemon.
 
     try:
         start = _Start(options, where, config)
-        prepare(config, where)
+        prepare(config, where, drivers=target is None)
         assert options.pid_file is not None
         loop = AcceptLoop(
             config, where, start.listeners, start.lock, start.control, reload,
             timeout=options.timeout, files=(options.pid_file, start.control_path), own=lambda: launch.descriptors,
+            target=target,
         )  # fmt: skip
         loop.start()
         daemon.write_pid_file(options.pid_file)
@@ -189,7 +227,7 @@ def _start(options: Options, where: paths.Paths, config: Config, launch: daemon.
     start.finish()
     launch.ready(f"accepting {start.listeners[0].address}")
     log.info(f"virtd serves {start.addresses}")
-    if start.taken is None:
+    if start.taken is None and target is None:
         loop.help(lambda: _start_guests(where))
     return loop
 

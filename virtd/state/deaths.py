@@ -1,4 +1,7 @@
-"""Processes whose end somebody wants to notice, without waiting for it: pidfds under one epoll descriptor."""
+"""Processes whose end somebody wants to notice, without waiting for it: pidfds, polled together.
+
+By poll(2), not epoll(7): the set of an epoll descriptor is shared with forked children, which forget processes, too.
+"""
 
 import os
 import select
@@ -9,7 +12,7 @@ class Deaths:
 
     def __init__(self) -> None:
         self._descriptors: dict[str, int] = {}
-        self._poll = select.epoll()
+        self._poll = select.poll()
 
     def watch(self, key: str, pid: int) -> bool:
         """Watch a process; False if there is none of this number."""
@@ -19,7 +22,7 @@ class Deaths:
         except ProcessLookupError:
             return False
         self._descriptors[key] = descriptor
-        self._poll.register(descriptor, select.EPOLLIN)
+        self._poll.register(descriptor, select.POLLIN)
         return True
 
     def alive(self, key: str) -> bool:
@@ -46,4 +49,3 @@ class Deaths:
         """Let go of all descriptors."""
         for key in self.watched():
             self.forget(key)
-        self._poll.close()

@@ -51,7 +51,7 @@ def namespace() -> Iterator[None]:
         os.close(outside)
 
 
-class Instance:
+class Service:
     """A driver below a directory of its own."""
 
     def __init__(self) -> None:
@@ -102,9 +102,9 @@ class Instance:
 
 
 @pytest.fixture
-def instance(namespace: None) -> Iterator[Instance]:
+def service(namespace: None) -> Iterator[Service]:
     """An instance in a network namespace; at the end no process of its may be left."""
-    made = Instance()
+    made = Service()
     yield made
     made.finish()
 

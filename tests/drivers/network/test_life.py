@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.network.conftest import Host, Instance, run, wait_ended, wait_for
+from tests.drivers.network.conftest import Host, Service, run, wait_ended, wait_for
 from virtd import constants as c
 from virtd import uuids
 from virtd.drivers.network import life, supervisor
@@ -35,14 +35,14 @@ def refused(code: int, text: str, function: Callable[..., object], *arguments: o
     assert (failure.value.code, failure.value.message) == (code, text)
 
 
-def traces(instance: Instance) -> list[str]:
+def traces(service: Service) -> list[str]:
     """All that networks leave: links, tables, files of run time, processes."""
     links = [line.split()[1].rstrip(":") for line in run("ip", "-o", "link").splitlines()]
     tables = run("nft", "list", "tables").splitlines()
-    state = Path(instance.root)
+    state = Path(service.root)
     found = [str(path) for path in (state / "run/virtd/networks").rglob("*")]
     found += [str(path) for path in (state / "var/lib/virtd/dnsmasq").rglob("*")]
-    return [*(name for name in links if name != "lo"), *tables, *found, *instance.processes().values()]
+    return [*(name for name in links if name != "lo"), *tables, *found, *service.processes().values()]
 
 
 def sysctl(bridge: str, name: str) -> str:
@@ -50,16 +50,16 @@ def sysctl(bridge: str, name: str) -> str:
 
 
 @pytest.mark.parametrize("mode", ["none", "nat", "route", "open"])
-def test_life(instance: Instance, mode: str) -> None:
-    driver = instance.driver
+def test_life(service: Service, mode: str) -> None:
+    driver = service.driver
     network = driver.network_define_xml(xml(forward=f"<forward mode='{mode}'/>"))
-    assert traces(instance) == []
+    assert traces(service) == []
     driver.network_create(network)
-    other = instance.open()
+    other = service.open()
     assert other.network_is_active(network) == 1
     assert "inet 10.77.77.1/24 brd 10.77.77.255" in run("ip", "addr", "show", "vb-n")
     assert (sysctl("vb-n", "disable_ipv6"), sysctl("vb-n", "accept_ra")) == ("1", "0")
-    assert len(instance.dnsmasq()) == len(instance.supervisors()) == 1
+    assert len(service.dnsmasq()) == len(service.supervisors()) == 1
     assert bool(run("nft", "list", "tables")) == (mode != "open")
     assert "<port start='1024' end='65535'/>" in other.network_get_xml_desc(network, 0) or mode != "nat"
     assert "<port start" not in other.network_get_xml_desc(network, c.VIR_NETWORK_XML_INACTIVE)
@@ -70,17 +70,17 @@ def test_life(instance: Instance, mode: str) -> None:
         network,
     )
     other.network_destroy(network)
-    assert traces(instance) == []
+    assert traces(service) == []
     assert driver.network_is_active(network) == 0
     text = "Requested operation is not valid: network 'n' is not active"
     refused(c.VIR_ERR_OPERATION_INVALID, text, driver.network_destroy, network)
     driver.network_undefine(network)
-    assert os.listdir(f"{instance.root}/var/lib/virtd/networks") == []
+    assert os.listdir(f"{service.root}/var/lib/virtd/networks") == []
     other.close()
 
 
-def test_transient(instance: Instance) -> None:
-    driver = instance.driver
+def test_transient(service: Service) -> None:
+    driver = service.driver
     network = driver.network_create_xml(xml(uuid=UUID))
     assert (driver.network_is_persistent(network), driver.network_get_autostart(network)) == (0, 0)
     text = "Requested operation is not valid: cannot set autostart for transient network"
@@ -96,14 +96,14 @@ def test_transient(instance: Instance) -> None:
     driver.network_destroy(network)
     text = f"Network not found: no network with matching uuid '{UUID}' (n)"
     refused(c.VIR_ERR_NO_NETWORK, text, driver.network_get_xml_desc, network, 0)
-    assert os.listdir(f"{instance.root}/var/lib/virtd/networks") == []
+    assert os.listdir(f"{service.root}/var/lib/virtd/networks") == []
 
 
-def test_events(instance: Instance) -> None:
-    driver = instance.driver
+def test_events(service: Service) -> None:
+    driver = service.driver
     driver.connect_network_event_register_any(c.VIR_NETWORK_EVENT_ID_LIFECYCLE, None)
     metadata = driver.connect_network_event_register_any(1, None)
-    other = instance.open()
+    other = service.open()
     network = other.network_define_xml(xml())
     other.network_create(network)
     other.network_set_metadata(network, 1, "a title", None, None, c.VIR_NETWORK_UPDATE_AFFECT_LIVE)
@@ -117,109 +117,109 @@ def test_events(instance: Instance) -> None:
     other.close()
 
 
-def test_dnsmasq_and_supervisor_are_replaced(instance: Instance) -> None:
-    driver = instance.driver
+def test_dnsmasq_and_supervisor_are_replaced(service: Service) -> None:
+    driver = service.driver
     network = driver.network_create_xml(xml())
-    (first,), (dnsmasq,) = instance.supervisors(), instance.dnsmasq()
+    (first,), (dnsmasq,) = service.supervisors(), service.dnsmasq()
     # Whoever looks puts a new supervisor in place of a killed one; dnsmasq goes on.
     os.kill(first, signal.SIGKILL)
     wait_ended(first)
     assert driver.network_is_active(network) == 1
-    (second,) = instance.supervisors()
+    (second,) = service.supervisors()
     assert second != first
-    assert instance.dnsmasq() == [dnsmasq]
+    assert service.dnsmasq() == [dnsmasq]
     # The supervisor replaces dnsmasq, be it its child or not.
-    directory = f"{instance.root}/run/virtd/networks/{uuids.to_text(network.uuid)}"
+    directory = f"{service.root}/run/virtd/networks/{uuids.to_text(network.uuid)}"
     os.kill(dnsmasq, signal.SIGKILL)
     wait_ended(dnsmasq)
-    wait_for(directory, lambda: len(instance.dnsmasq()) == 1)
-    assert instance.supervisors() == [second]
+    wait_for(directory, lambda: len(service.dnsmasq()) == 1)
+    assert service.supervisors() == [second]
     # Both killed: the next look brings both back.
     os.kill(second, signal.SIGKILL)
-    (dnsmasq,) = instance.dnsmasq()
+    (dnsmasq,) = service.dnsmasq()
     os.kill(dnsmasq, signal.SIGKILL)
     wait_ended(second)
     wait_ended(dnsmasq)
     assert driver.connect_num_of_networks() == 1
-    wait_for(directory, lambda: len(instance.dnsmasq()) == 1)
-    assert len(instance.supervisors()) == 1
+    wait_for(directory, lambda: len(service.dnsmasq()) == 1)
+    assert len(service.supervisors()) == 1
     driver.network_destroy(network)
-    assert traces(instance) == []
+    assert traces(service) == []
 
 
-def test_failed_start_is_undone(instance: Instance) -> None:
+def test_failed_start_is_undone(service: Service) -> None:
     more = "<dnsmasq:options xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'>"
     more += "<dnsmasq:option value='no-such-option'/></dnsmasq:options>"
-    network = instance.driver.network_define_xml(xml(forward="<forward mode='nat'/>", more=more))
+    network = service.driver.network_define_xml(xml(forward="<forward mode='nat'/>", more=more))
     with pytest.raises(VirtError, match=r"unexpected exit status 1: \ndnsmasq: bad option"):
-        instance.driver.network_create(network)
-    assert traces(instance) == []
-    assert instance.driver.network_is_active(network) == 0
+        service.driver.network_create(network)
+    assert traces(service) == []
+    assert service.driver.network_is_active(network) == 0
 
 
 @pytest.mark.parametrize(("kind", "port"), [("tcp", 53), ("udp", 53), ("udp", 67)])
-def test_port_taken(instance: Instance, kind: str, port: int) -> None:
+def test_port_taken(service: Service, kind: str, port: int) -> None:
     """The error names who has dnsmasq's port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as other:
         other.bind(("0.0.0.0", port))
         if kind == "tcp":
             other.listen()
         with pytest.raises(VirtError, match=rf"already in use\nprocess {os.getpid()} \(.*\) has {kind} port {port}"):
-            instance.driver.network_create_xml(xml())
-    assert traces(instance) == []
+            service.driver.network_create_xml(xml())
+    assert traces(service) == []
 
 
 @pytest.mark.parametrize("where", ["links.add_address", "supervisor.launch", "dnsmasq.write"])
-def test_starter_killed(instance: Instance, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starter_killed(service: Service, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start is cut short; whoever looks next undoes it."""
-    network = instance.driver.network_define_xml(xml(forward="<forward mode='nat'/>"))
+    network = service.driver.network_define_xml(xml(forward="<forward mode='nat'/>"))
     pid = os.fork()
     if pid == 0:
         module, _, name = where.partition(".")
         monkeypatch.setattr(getattr(life, module), name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         try:
-            instance.open().network_create(network)
+            service.open().network_create(network)
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     assert "vb-n" in run("ip", "link")
-    assert instance.driver.network_is_active(network) == 0
-    assert traces(instance) == []
-    instance.driver.network_create(network)
-    instance.driver.network_destroy(network)
+    assert service.driver.network_is_active(network) == 0
+    assert traces(service) == []
+    service.driver.network_create(network)
+    service.driver.network_destroy(network)
 
 
-def test_destroyer_killed(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = instance.driver.network_create_xml(xml())
+def test_destroyer_killed(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = service.driver.network_create_xml(xml())
     pid = os.fork()
     if pid == 0:
         monkeypatch.setattr(supervisor, "stop", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         try:
-            instance.open().network_destroy(network)
+            service.open().network_destroy(network)
         finally:
             os._exit(1)
     os.waitpid(pid, 0)
-    assert instance.driver.connect_list_all_networks(1, 0) == ([], 0)
-    assert traces(instance) == []
+    assert service.driver.connect_list_all_networks(1, 0) == ([], 0)
+    assert traces(service) == []
 
 
-def test_starter_killed_after_dnsmasq(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = instance.driver.network_define_xml(xml())
+def test_starter_killed_after_dnsmasq(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = service.driver.network_define_xml(xml())
     pid = os.fork()
     if pid == 0:
         monkeypatch.setattr(Running, "prepare_live", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         try:
-            instance.open().network_create(network)
+            service.open().network_create(network)
         finally:
             os._exit(1)
     os.waitpid(pid, 0)
-    assert len(instance.dnsmasq()) == 1
-    assert instance.driver.network_is_active(network) == 0
-    assert traces(instance) == []
+    assert len(service.dnsmasq()) == 1
+    assert service.driver.network_is_active(network) == 0
+    assert traces(service) == []
 
 
-def test_conflicts(instance: Instance, host: Callable[..., Host]) -> None:
-    driver = instance.driver
+def test_conflicts(service: Service, host: Callable[..., Host]) -> None:
+    driver = service.driver
     driver.network_create_xml(xml("a", uuid=UUID))
     text = "operation failed: network 'a' already exists with uuid " + UUID
     refused(c.VIR_ERR_OPERATION_FAILED, text, driver.network_define_xml, xml("a").replace("vb-a", "vb-c"))
@@ -242,8 +242,8 @@ def test_conflicts(instance: Instance, host: Callable[..., Host]) -> None:
         driver.network_destroy(network)
 
 
-def test_bridge_names_are_chosen(instance: Instance) -> None:
-    driver = instance.driver
+def test_bridge_names_are_chosen(service: Service) -> None:
+    driver = service.driver
     run("ip", "link", "add", "virbr1", "type", "bridge")
     names = []
     for name in ("a", "b", "c"):
@@ -253,14 +253,14 @@ def test_bridge_names_are_chosen(instance: Instance) -> None:
     assert [*names, driver.network_get_bridge_name(network)] == ["virbr0", "virbr2", "virbr3", "my0"]
 
 
-def test_bridge_of_the_xml(instance: Instance) -> None:
+def test_bridge_of_the_xml(service: Service) -> None:
     text = (
         "<network ipv6='yes'><name>n</name><bridge name='vb' stp='off' delay='0'/><mtu size='1400'/>"
         "<mac address='52:54:00:12:34:56'/><ip family='ipv6' address='2001:db8:7::1' prefix='64'/>"
         "<ip address='10.7.0.1' prefix='16'/><route address='10.8.0.0' prefix='16' gateway='10.7.0.9' metric='7'/>"
         "</network>"
     )
-    network = instance.driver.network_create_xml(text)
+    network = service.driver.network_create_xml(text)
     shown = run("ip", "-d", "addr", "show", "vb")
     for part in (
         "mtu 1400",
@@ -272,12 +272,12 @@ def test_bridge_of_the_xml(instance: Instance) -> None:
         assert part in shown
     assert (sysctl("vb", "disable_ipv6"), sysctl("vb", "accept_ra"), sysctl("vb", "autoconf")) == ("0", "0", "0")
     assert "10.8.0.0/16 via 10.7.0.9 dev vb proto static metric 7" in run("ip", "route")
-    instance.driver.network_destroy(network)
-    assert traces(instance) == []
+    service.driver.network_destroy(network)
+    assert traces(service) == []
 
 
-def test_session(instance: Instance) -> None:
-    driver = instance.open(privileged=False)
+def test_session(service: Service) -> None:
+    driver = service.open(privileged=False)
     network = driver.network_define_xml(xml())
     with pytest.raises(VirtError, match="need the system's instance") as failure:
         driver.network_create(network)
@@ -286,8 +286,8 @@ def test_session(instance: Instance) -> None:
     driver.close()
 
 
-def test_autostart(instance: Instance) -> None:
-    driver = instance.driver
+def test_autostart(service: Service) -> None:
+    driver = service.driver
     good, bad = driver.network_define_xml(xml("good")), driver.network_define_xml(xml("worse"))
     for network in (good, bad):
         driver.network_set_autostart(network, 1)
@@ -301,7 +301,7 @@ def test_autostart(instance: Instance) -> None:
     assert driver.connect_num_of_networks() == 0
 
 
-def test_many_at_once(instance: Instance) -> None:
+def test_many_at_once(service: Service) -> None:
     """Networks started by processes of their own at the same moment; of those that conflict, one wins."""
     children = []
     for number in range(6):
@@ -309,7 +309,7 @@ def test_many_at_once(instance: Instance) -> None:
         if pid == 0:
             code = 1
             try:
-                driver = instance.open()
+                driver = service.open()
                 driver.network_create_xml(
                     f"<network><name>m{number}</name><ip address='10.5.{number}.1' prefix='24'/></network>"
                 )
@@ -318,42 +318,42 @@ def test_many_at_once(instance: Instance) -> None:
                 os._exit(code)
         children.append(pid)
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 6
-    networks = instance.driver.connect_list_all_networks(1, 0)[0]
-    bridges = sorted(instance.driver.network_get_bridge_name(network) for network in networks)
+    networks = service.driver.connect_list_all_networks(1, 0)[0]
+    bridges = sorted(service.driver.network_get_bridge_name(network) for network in networks)
     assert bridges == [f"virbr{n}" for n in range(6)]
     for network in networks:
-        instance.driver.network_destroy(network)
-    assert traces(instance) == []
+        service.driver.network_destroy(network)
+    assert traces(service) == []
 
 
-def test_reapplied_rules(instance: Instance) -> None:
-    network = instance.driver.network_create_xml(xml(forward="<forward mode='nat'/>"))
+def test_reapplied_rules(service: Service) -> None:
+    network = service.driver.network_create_xml(xml(forward="<forward mode='nat'/>"))
     run("nft", "add", "table", "inet", "others")
     before = run("nft", "list", "ruleset")
     run("nft", "delete", "table", "inet", "virtd_vb_2dn")
-    assert instance.driver.reapply_rules() == []
-    assert instance.driver.reapply_rules() == []
+    assert service.driver.reapply_rules() == []
+    assert service.driver.reapply_rules() == []
     assert sorted(run("nft", "list", "ruleset").splitlines()) == sorted(before.splitlines())
-    instance.driver.network_destroy(network)
+    service.driver.network_destroy(network)
     assert run("nft", "list", "tables") == "table inet others\n"
 
 
-def test_of_modes_without_a_bridge(instance: Instance) -> None:
+def test_of_modes_without_a_bridge(service: Service) -> None:
     """They need nothing but books."""
     for mode, inner in (("bridge", ""), ("vepa", "<interface dev='nope0'/>"), ("hostdev", "")):
-        network = instance.driver.network_define_xml(
+        network = service.driver.network_define_xml(
             f"<network><name>{mode}</name><forward mode='{mode}'>{inner}</forward></network>"
         )
-        instance.driver.network_create(network)
-        assert instance.driver.network_is_active(network) == 1
-        instance.driver.network_destroy(network)
-    assert traces(instance) == []
+        service.driver.network_create(network)
+        assert service.driver.network_is_active(network) == 1
+        service.driver.network_destroy(network)
+    assert traces(service) == []
 
 
-def test_unused_names(instance: Instance) -> None:
+def test_unused_names(service: Service) -> None:
     missing = Network("nope", bytes(16))
     text = "Network not found: no network with matching name 'nope'"
-    refused(c.VIR_ERR_NO_NETWORK, text, instance.driver.network_lookup_by_name, "nope")
+    refused(c.VIR_ERR_NO_NETWORK, text, service.driver.network_lookup_by_name, "nope")
     text = f"Network not found: no network with matching uuid '{uuids.to_text(bytes(16))}' (nope)"
     for function in (NetworkDriver.network_create, NetworkDriver.network_undefine, NetworkDriver.network_is_active):
-        refused(c.VIR_ERR_NO_NETWORK, text, function, instance.driver, missing)
+        refused(c.VIR_ERR_NO_NETWORK, text, function, service.driver, missing)

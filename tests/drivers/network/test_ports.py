@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.network.conftest import Host, Instance, run
+from tests.drivers.network.conftest import Host, Service, run
 from virtd import constants as c
 from virtd import uuids
 from virtd.conf.network import parse_port
@@ -27,9 +27,9 @@ def port_xml(more: str = "", number: int = 0xCC) -> str:
     return f"<networkport><uuid>{uuid.uuid4()}</uuid>{OWNER}<mac address='{mac}'/>{more}</networkport>"
 
 
-def started(instance: Instance, inner: str, name: str = "n") -> Network:
-    network = instance.driver.network_define_xml(f"<network><name>{name}</name>{inner}</network>")
-    instance.driver.network_create(network)
+def started(service: Service, inner: str, name: str = "n") -> Network:
+    network = service.driver.network_define_xml(f"<network><name>{name}</name>{inner}</network>")
+    service.driver.network_create(network)
     return network
 
 
@@ -39,16 +39,16 @@ def created(driver: Ports, network: Network, more: str = "", flags: int = 0) -> 
     return port, xml[xml.index("<mac") :]
 
 
-def test_life_of_a_port(instance: Instance) -> None:
-    driver = instance.driver
-    network = started(instance, "<bridge name='vb'/>")
+def test_life_of_a_port(service: Service) -> None:
+    driver = service.driver
+    network = started(service, "<bridge name='vb'/>")
     port, xml = created(driver, network)
     assert "<plug type='network' bridge='vb'/>" in xml
-    other = instance.open()
+    other = service.open()
     assert other.network_list_all_ports(network, 1, 0) == ([port], 1)
     assert other.network_port_lookup_by_uuid(network, port.uuid) == port
     assert "<network connections='1'>" in other.network_get_xml_desc(network, 0)
-    macs = Path(f"{instance.root}/var/lib/virtd/dnsmasq/vb.macs")
+    macs = Path(f"{service.root}/var/lib/virtd/dnsmasq/vb.macs")
     assert json.loads(macs.read_text()) == [{"domain": "guest", "macs": ["52:54:00:aa:bb:cc"]}]
     text = f"Network port with UUID {uuids.to_text(port.uuid)} already exists"
     again = other.network_port_get_xml_desc(port, 0).replace("<plug type='network' bridge='vb'/>", "")
@@ -69,20 +69,20 @@ def test_life_of_a_port(instance: Instance) -> None:
     other.close()
 
 
-def test_plugs(instance: Instance) -> None:
-    driver = instance.driver
+def test_plugs(service: Service) -> None:
+    driver = service.driver
     for name in ("d0", "d1"):
         run("ip", "link", "add", name, "type", "bridge")
-    bridge = started(instance, "<forward mode='bridge'/><bridge name='d0'/>", "bridge")
+    bridge = started(service, "<forward mode='bridge'/><bridge name='d0'/>", "bridge")
     assert "<plug type='bridge' bridge='d0'/>" in created(driver, bridge)[1]
     pool = "<interface dev='d0'/><interface dev='d1'/>"
-    vepa = started(instance, f"<forward mode='vepa'>{pool}</forward>", "vepa")
+    vepa = started(service, f"<forward mode='vepa'>{pool}</forward>", "vepa")
     chosen = [created(driver, vepa)[1] for _ in range(3)]
     assert ["d1" in xml for xml in chosen] == [False, True, False]
     assert all("mode='vepa'" in xml for xml in chosen)
     assert "<interface dev='d0' connections='2'/>" in driver.network_get_xml_desc(vepa, 0)
     assert "connections" not in driver.network_get_xml_desc(vepa, c.VIR_NETWORK_XML_INACTIVE)
-    passthrough = started(instance, f"<forward mode='passthrough'>{pool}</forward>", "passthrough")
+    passthrough = started(service, f"<forward mode='passthrough'>{pool}</forward>", "passthrough")
     first, _ = created(driver, passthrough)
     created(driver, passthrough)
     text = "network 'passthrough' requires exclusive access to interfaces, but none are available"
@@ -90,27 +90,27 @@ def test_plugs(instance: Instance) -> None:
         created(driver, passthrough)
     driver.network_port_delete(first, 0)
     assert "dev='d0'" in created(driver, passthrough)[1]
-    empty = started(instance, "<forward mode='private'/>", "private")
+    empty = started(service, "<forward mode='private'/>", "private")
     with pytest.raises(VirtError, match="but has no forward dev and no interface pool"):
         created(driver, empty)
 
 
-def test_what_a_port_inherits(instance: Instance) -> None:
+def test_what_a_port_inherits(service: Service) -> None:
     group = "<bandwidth><inbound average='7'/></bandwidth>"
     network = started(
-        instance,
+        service,
         "<bridge name='vb'/><port isolated='yes'/>"
         f"<portgroup name='fast' trustGuestRxFilters='yes'>{group}</portgroup><portgroup name='usual' default='yes'/>",
     )
-    assert "isolated='yes'" in created(instance.driver, network)[1]
-    xml = created(instance.driver, network, "<group>fast</group>")[1]
+    assert "isolated='yes'" in created(service.driver, network)[1]
+    xml = created(service.driver, network, "<group>fast</group>")[1]
     assert "<inbound average='7'/>" in xml
     assert "<rxfilters trustGuest='yes'/>" in xml
     own = "<group>fast</group><bandwidth><inbound average='9'/></bandwidth><port isolated='no'/>"
-    xml = created(instance.driver, network, own)[1]
+    xml = created(service.driver, network, own)[1]
     assert "<inbound average='9'/>" in xml
     assert "isolated='no'" in xml
-    instance.driver.network_destroy(network)
+    service.driver.network_destroy(network)
 
 
 @pytest.mark.parametrize(
@@ -124,26 +124,26 @@ def test_what_a_port_inherits(instance: Instance) -> None:
         ("", 8, "unsupported flags"),
     ],
 )
-def test_refused(instance: Instance, more: str, flags: int, text: str) -> None:
-    network = started(instance, "<bridge name='vb'/>")
+def test_refused(service: Service, more: str, flags: int, text: str) -> None:
+    network = started(service, "<bridge name='vb'/>")
     with pytest.raises(VirtError, match=text):
-        created(instance.driver, network, more, flags)
-    assert instance.driver.network_list_all_ports(network, 0, 0) == ([], 0)
-    instance.driver.network_destroy(network)
+        created(service.driver, network, more, flags)
+    assert service.driver.network_list_all_ports(network, 0, 0) == ([], 0)
+    service.driver.network_destroy(network)
 
 
-def test_reclaim(instance: Instance) -> None:
+def test_reclaim(service: Service) -> None:
     """The port of a guest that runs is told of to a network that was started again."""
-    network = started(instance, "<forward mode='vepa'><interface dev='a'/><interface dev='b'/></forward>")
+    network = started(service, "<forward mode='vepa'><interface dev='a'/><interface dev='b'/></forward>")
     plug = "<plug type='direct' dev='b' mode='vepa'/>"
-    _, xml = created(instance.driver, network, plug, c.VIR_NETWORK_PORT_CREATE_RECLAIM)
+    _, xml = created(service.driver, network, plug, c.VIR_NETWORK_PORT_CREATE_RECLAIM)
     assert plug in xml
-    assert "<interface dev='b' connections='1'/>" in instance.driver.network_get_xml_desc(network, 0)
+    assert "<interface dev='b' connections='1'/>" in service.driver.network_get_xml_desc(network, 0)
 
 
-def test_parameters(instance: Instance) -> None:
-    driver = instance.driver
-    network = started(instance, "<bridge name='vb'/>")
+def test_parameters(service: Service) -> None:
+    driver = service.driver
+    network = started(service, "<bridge name='vb'/>")
     port, _ = created(driver, network, "<bandwidth><inbound average='5' burst='6'/></bandwidth>")
 
     def parameters() -> dict[str, int]:
@@ -166,8 +166,8 @@ def test_hostdev_ports_are_counted() -> None:
     assert portfiles.device_key(parse_port(port_xml())) is None
 
 
-def test_tap(instance: Instance, host: Callable[..., Host]) -> None:
-    network = started(instance, "<bridge name='vb' stp='off'/><mtu size='1400'/><ip address='10.1.1.1' prefix='24'/>")
+def test_tap(service: Service, host: Callable[..., Host]) -> None:
+    network = started(service, "<bridge name='vb' stp='off'/><mtu size='1400'/><ip address='10.1.1.1' prefix='24'/>")
     first = taps.make(taps.Manner(bridge="vb", mac="52:54:00:aa:bb:cc", vnet_header=False))
     second = taps.make(taps.Manner(bridge="vb", mac="fe:54:00:aa:bb:cc", queues=2, isolated=True, up=False))
     named = taps.make(taps.Manner(bridge=None, mac="52:54:00:aa:bb:cd", name="my%d"))
@@ -196,7 +196,7 @@ def test_tap(instance: Instance, host: Callable[..., Host]) -> None:
             os.close(descriptor)
     assert {link.name for link in links.links()} == {"lo", "vb"}
     assert links.mtu("vb") == 1400
-    instance.driver.network_destroy(network)
+    service.driver.network_destroy(network)
 
 
 def test_tap_refused(namespace: None) -> None:

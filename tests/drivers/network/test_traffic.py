@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.network.conftest import Host, Instance, run, wait_ended, wait_for
+from tests.drivers.network.conftest import Host, Service, run, wait_ended, wait_for
 from virtd import constants as c
 from virtd import uuids
 from virtd.drivers.network import leases as parser
@@ -35,15 +35,15 @@ def xml(
     )
 
 
-def leases(instance: Instance, network: Network, count: int) -> list[DhcpLease]:
+def leases(service: Service, network: Network, count: int) -> list[DhcpLease]:
     """The leases of a network, when there are so many."""
     found: list[DhcpLease] = []
 
     def there() -> bool:
-        found[:] = instance.driver.network_get_dhcp_leases(network, None, 1, 0)[0]
+        found[:] = service.driver.network_get_dhcp_leases(network, None, 1, 0)[0]
         return len(found) == count
 
-    wait_for(f"{instance.root}/var/lib/virtd/dnsmasq", there)
+    wait_for(f"{service.root}/var/lib/virtd/dnsmasq", there)
     return found
 
 
@@ -52,66 +52,66 @@ def names(host: Host, server: str, name: str) -> str:
     return host.run("busybox", "nslookup", name, server, check=False)
 
 
-def test_dhcp(instance: Instance, host: Callable[..., Host]) -> None:
-    network = instance.driver.network_create_xml(xml())
+def test_dhcp(service: Service, host: Callable[..., Host]) -> None:
+    network = service.driver.network_create_xml(xml())
     guest = host("g1", "vb-n")
     guest.lease("-x", "hostname:first")
-    (lease,) = leases(instance, network, 1)
+    (lease,) = leases(service, network, 1)
     assert guest.addresses == [f"{lease.ipaddr}/24"]
     assert (lease.iface, lease.type, lease.mac, lease.iaid) == ("vb-n", c.VIR_IP_ADDR_TYPE_IPV4, guest.mac, None)
     assert (lease.prefix, lease.hostname) == (24, "first")
-    table = json.loads(Path(f"{instance.root}/var/lib/virtd/dnsmasq/vb-n.status").read_text())
+    table = json.loads(Path(f"{service.root}/var/lib/virtd/dnsmasq/vb-n.status").read_text())
     assert [one["ip-address"] for one in table] == [lease.ipaddr]
-    get = instance.driver.network_get_dhcp_leases
+    get = service.driver.network_get_dhcp_leases
     assert get(network, guest.mac.upper(), 1, 0) == ([lease], 1)
     assert get(network, guest.mac, 0, 0) == ([], 1)
     assert get(network, "52:54:00:00:00:00", 1, 0) == ([], 0)
     # An isolated network says nothing of a way out.
     assert "default" not in guest.run("ip", "route")
-    instance.driver.network_destroy(network)
+    service.driver.network_destroy(network)
 
 
-def test_leases_outlive_dnsmasq_and_the_network(instance: Instance, host: Callable[..., Host]) -> None:
-    network = instance.driver.network_define_xml(xml())
-    instance.driver.network_create(network)
+def test_leases_outlive_dnsmasq_and_the_network(service: Service, host: Callable[..., Host]) -> None:
+    network = service.driver.network_define_xml(xml())
+    service.driver.network_create(network)
     guest = host("g1", "vb-n")
     guest.lease()
-    (lease,) = leases(instance, network, 1)
-    (dnsmasq,) = instance.dnsmasq()
+    (lease,) = leases(service, network, 1)
+    (dnsmasq,) = service.dnsmasq()
     os.kill(dnsmasq, signal.SIGKILL)
     wait_ended(dnsmasq)
-    directory = f"{instance.root}/run/virtd/networks/{uuids.to_text(network.uuid)}"
-    wait_for(directory, lambda: len(instance.dnsmasq()) == 1)
-    assert leases(instance, network, 1) == [lease]
-    instance.driver.network_destroy(network)
-    instance.driver.network_create(network)
-    assert leases(instance, network, 1) == [lease]
-    instance.driver.network_destroy(network)
+    directory = f"{service.root}/run/virtd/networks/{uuids.to_text(network.uuid)}"
+    wait_for(directory, lambda: len(service.dnsmasq()) == 1)
+    assert leases(service, network, 1) == [lease]
+    service.driver.network_destroy(network)
+    service.driver.network_create(network)
+    assert leases(service, network, 1) == [lease]
+    service.driver.network_destroy(network)
 
 
-def test_names(instance: Instance, host: Callable[..., Host]) -> None:
+def test_names(service: Service, host: Callable[..., Host]) -> None:
     dns = "<dns><host ip='10.66.1.200'><hostname>printer</hostname></host><txt name='note' value='hello'/></dns>"
-    network = instance.driver.network_create_xml(xml(more=f"<domain name='test.lan' localOnly='yes'/>{dns}"))
+    network = service.driver.network_create_xml(xml(more=f"<domain name='test.lan' localOnly='yes'/>{dns}"))
     first, second = host("g1", "vb-n"), host("g2", "vb-n")
     first.lease("-x", "hostname:first")
     second.lease()
-    (address,) = (one.ipaddr for one in leases(instance, network, 2) if one.mac == first.mac)
+    (address,) = (one.ipaddr for one in leases(service, network, 2) if one.mac == first.mac)
     assert address in names(second, "10.66.1.1", "first.test.lan")
     assert "10.66.1.200" in names(second, "10.66.1.1", "printer.test.lan")
     # Guests of one network reach each other.
     second.run("busybox", "ping", "-c", "1", "-W", "5", address)
-    instance.driver.network_destroy(network)
+    service.driver.network_destroy(network)
 
 
-def test_update_without_a_restart(instance: Instance, host: Callable[..., Host]) -> None:
+def test_update_without_a_restart(service: Service, host: Callable[..., Host]) -> None:
     """A host that is added gets its address; dnsmasq goes on, and so do the leases."""
-    driver = instance.driver
+    driver = service.driver
     network = driver.network_define_xml(xml(dhcp="<host mac='52:54:00:00:00:01' ip='10.66.1.50'/>"))
     driver.network_create(network)
     first, second = host("g1", "vb-n"), host("g2", "vb-n")
     first.lease()
-    (lease,) = leases(instance, network, 1)
-    before = instance.dnsmasq()
+    (lease,) = leases(service, network, 1)
+    before = service.dnsmasq()
     element = f"<host mac='{second.mac}' name='second' ip='10.66.1.77'/>"
     driver.network_update(network, ADD_LAST, c.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, element, LIVE | CONFIG)
     element = "<host ip='10.66.1.201'><hostname>scanner</hostname></host>"
@@ -119,45 +119,45 @@ def test_update_without_a_restart(instance: Instance, host: Callable[..., Host])
     second.lease()
     assert second.addresses == ["10.66.1.77/24"]
     assert "10.66.1.201" in names(second, "10.66.1.1", "scanner")
-    assert lease in leases(instance, network, 2)
-    assert instance.dnsmasq() == before
+    assert lease in leases(service, network, 2)
+    assert service.dnsmasq() == before
     inactive = driver.network_get_xml_desc(network, c.VIR_NETWORK_XML_INACTIVE)
     assert (second.mac in inactive, "scanner" in inactive) == (True, False)
     assert "scanner" in driver.network_get_xml_desc(network, 0)
     driver.network_destroy(network)
 
 
-def test_update_with_a_restart(instance: Instance, host: Callable[..., Host]) -> None:
-    driver = instance.driver
+def test_update_with_a_restart(service: Service, host: Callable[..., Host]) -> None:
+    driver = service.driver
     network = driver.network_create_xml(xml(last=10))
     first, second = host("g1", "vb-n"), host("g2", "vb-n")
     first.lease()
-    (lease,) = leases(instance, network, 1)
-    before = instance.dnsmasq()
+    (lease,) = leases(service, network, 1)
+    before = service.dnsmasq()
     element = "<range start='10.66.1.30' end='10.66.1.30'/>"
     driver.network_update(network, ADD_LAST, c.VIR_NETWORK_SECTION_IP_DHCP_RANGE, -1, element, 0)
     second.lease()
     assert second.addresses == ["10.66.1.30/24"]
-    assert lease in leases(instance, network, 2)
-    assert len(instance.dnsmasq()) == 1
-    assert instance.dnsmasq() != before
+    assert lease in leases(service, network, 2)
+    assert len(service.dnsmasq()) == 1
+    assert service.dnsmasq() != before
     # What dnsmasq refuses changes nothing.
     element = "<txt name='x&#10;no-such-option' value='y'/>"
     with pytest.raises(VirtError, match="line break"):
         driver.network_update(network, ADD_LAST, c.VIR_NETWORK_SECTION_DNS_TXT, -1, element, 0)
     assert "no-such" not in driver.network_get_xml_desc(network, 0)
-    assert len(instance.dnsmasq()) == 1
+    assert len(service.dnsmasq()) == 1
     driver.network_destroy(network)
 
 
 @pytest.mark.parametrize("mode", ["nat", "route", "none", "open"])
-def test_the_way_out(instance: Instance, host: Callable[..., Host], mode: str) -> None:
+def test_the_way_out(service: Service, host: Callable[..., Host], mode: str) -> None:
     """A guest reaches a server beyond the host; from where, if at all, depends on the mode."""
     outside = host("uplink")
     run("ip", "addr", "add", "192.0.2.1/24", "dev", "uplink")
     outside.run("ip", "addr", "add", "192.0.2.9/24", "dev", "eth0")
     outside.run("ip", "route", "add", "10.66.1.0/24", "via", "192.0.2.1")
-    network = instance.driver.network_create_xml(xml(forward=f"<forward mode='{mode}'/>" if mode != "none" else ""))
+    network = service.driver.network_create_xml(xml(forward=f"<forward mode='{mode}'/>" if mode != "none" else ""))
     guest = host("g1", "vb-n")
     guest.lease()
     if mode == "none":
@@ -180,10 +180,10 @@ def test_the_way_out(instance: Instance, host: Callable[..., Host], mode: str) -
         seen = outside.run("cat", "/proc/net/arp")
         assert "192.0.2.1 " in seen
         assert address not in seen
-    instance.driver.network_destroy(network)
+    service.driver.network_destroy(network)
 
 
-def test_nat_of_addresses_and_ports(instance: Instance, host: Callable[..., Host]) -> None:
+def test_nat_of_addresses_and_ports(service: Service, host: Callable[..., Host]) -> None:
     """Connections appear outside with the addresses and ports of the XML."""
     outside = host("uplink")
     run("ip", "addr", "add", "192.0.2.1/24", "dev", "uplink")
@@ -191,7 +191,7 @@ def test_nat_of_addresses_and_ports(instance: Instance, host: Callable[..., Host
     outside.run("ip", "addr", "add", "192.0.2.9/24", "dev", "eth0")
     forward = "<forward mode='nat' dev='uplink'><nat><address start='192.0.2.7' end='192.0.2.7'/>"
     forward += "<port start='50000' end='50001'/></nat></forward>"
-    network = instance.driver.network_create_xml(xml(forward=forward))
+    network = service.driver.network_create_xml(xml(forward=forward))
     guest = host("g1", "vb-n")
     guest.lease()
     server = (
@@ -210,12 +210,12 @@ def test_nat_of_addresses_and_ports(instance: Instance, host: Callable[..., Host
         listening.wait()
     peer, port = said.split()
     assert (peer, port in ("50000", "50001")) == ("192.0.2.7", True)
-    instance.driver.network_destroy(network)
+    service.driver.network_destroy(network)
 
 
-def test_networks_are_apart(instance: Instance, host: Callable[..., Host]) -> None:
+def test_networks_are_apart(service: Service, host: Callable[..., Host]) -> None:
     """Guests of different NAT networks do not reach each other."""
-    driver = instance.driver
+    driver = service.driver
     one = driver.network_create_xml(xml(forward="<forward mode='nat'/>"))
     two = driver.network_create_xml(xml(forward="<forward mode='nat'/>", name="m", net="10.66.2"))
     first, second = host("g1", "vb-n"), host("g2", "vb-m")
@@ -227,8 +227,8 @@ def test_networks_are_apart(instance: Instance, host: Callable[..., Host]) -> No
         driver.network_destroy(network)
 
 
-def test_isolated_ports(instance: Instance, host: Callable[..., Host]) -> None:
-    network = instance.driver.network_create_xml(xml())
+def test_isolated_ports(service: Service, host: Callable[..., Host]) -> None:
+    network = service.driver.network_create_xml(xml())
     guests = [host(f"g{n}", "vb-n") for n in range(3)]
     for guest in guests:
         guest.lease()
@@ -238,7 +238,7 @@ def test_isolated_ports(instance: Instance, host: Callable[..., Host]) -> None:
     address = [guest.addresses[0].partition("/")[0] for guest in guests]
     assert "100% packet loss" in guests[0].run(*ping, address[1], check=False)
     assert " 0% packet loss" in guests[0].run(*ping, address[2], check=False)
-    instance.driver.network_destroy(network)
+    service.driver.network_destroy(network)
 
 
 def test_dhcpv6_leases_are_understood() -> None:
@@ -257,10 +257,10 @@ def test_dhcpv6_leases_are_understood() -> None:
     assert (fourth["mac-address"], fourth["client-id"]) == ("52:54:00:00:00:02", "01:52:54:00:00:00:02")
 
 
-def test_limits(instance: Instance, host: Callable[..., Host]) -> None:
+def test_limits(service: Service, host: Callable[..., Host]) -> None:
     """A network's limits of bandwidth are in force, and go with it."""
     limits = "<bandwidth><inbound average='100' peak='200' burst='64'/><outbound average='50' burst='20'/></bandwidth>"
-    network = instance.driver.network_create_xml(xml(more=limits))
+    network = service.driver.network_create_xml(xml(more=limits))
     (shown,) = run("tc", "class", "show", "dev", "vb-n").splitlines()
     assert "rate 800Kbit ceil 1600Kbit burst 64Kb" in shown
     rules = run("nft", "list", "table", "netdev", "virtd_vb_2dn")
@@ -282,7 +282,7 @@ def test_limits(instance: Instance, host: Callable[..., Host]) -> None:
             pass
     assert 5 < received < 120
     run("nft", "flush", "ruleset")
-    assert instance.driver.reapply_rules() == []
+    assert service.driver.reapply_rules() == []
     assert run("nft", "list", "table", "netdev", "virtd_vb_2dn") == rules
-    instance.driver.network_destroy(network)
+    service.driver.network_destroy(network)
     assert run("nft", "list", "tables") == ""

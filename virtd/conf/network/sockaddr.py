@@ -12,8 +12,6 @@ from virtd.errors import VirtError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_LARGEST_RANGE = 65535  # addresses
-
 
 def parse(text: str) -> Address | None:
     """The address that a text is in any of the forms that getaddrinfo(3) takes ("10.1" is 10.0.0.1); None if none."""
@@ -82,13 +80,12 @@ def check_range(first: Address, last: Address, network: Address | None = None, p
             raise _wrong(f"start of {what} in network {network}/{prefix} is the network address")
         if first.version == 4 and last == net.broadcast_address:
             raise _wrong(f"end of {what} in network {network}/{prefix} is the broadcast address")
-    size = int(last) - int(first) + 1
-    # libvirt compares the upper bits first: only what differs in the last 16 of IPv6 can be in the wrong order.
-    if size > _LARGEST_RANGE + (first.version == 6) or (first.version == 6 and int(first) >> 16 != int(last) >> 16):
+    # libvirt compares the upper bits: a range may not reach beyond the last 16, however small it is.
+    if int(first) >> 16 != int(last) >> 16:
         raise _wrong(f"{what} is too large (> 65535)")
-    if size < 1:
+    if int(first) > int(last):
         raise _wrong(f"{what} start larger than end")
-    return size
+    return int(last) - int(first) + 1
 
 
 def _wrong(text: str) -> VirtError:

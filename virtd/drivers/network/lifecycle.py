@@ -9,7 +9,6 @@ from virtd.conf.xml import schema
 from virtd.conf.xml.document import parse_document
 from virtd.drivers.network import conflicts, life
 from virtd.drivers.network.driverbase import NetworkBase
-from virtd.drivers.network.lookup import is_virtual_function
 from virtd.drivers.network.networks import Entry
 from virtd.drivers.network.running import Running, Status
 from virtd.errors import VirtError, unsupported_flags
@@ -199,8 +198,8 @@ def _read(xml: str, *, validate: bool) -> Config:
         schema.validate(parse_document(xml, "network_definition", domain=c.VIR_FROM_NETWORK), "network.rng")
     config = parse_network(xml)
     for address in config.forward.addresses if config.forward is not None else []:
-        if not is_virtual_function(address.text):
-            device = f"/sys/bus/pci/devices/{address.text}"
+        device = f"/sys/bus/pci/devices/{address.text}"
+        if not os.path.exists(f"{device}/physfn"):
             text = f"device '{device}' in network '{config.name}' is not an SR-IOV Virtual Function"
             raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_NETWORK)
     return config

@@ -1,6 +1,5 @@
 """Finding networks, and what is known of them without asking anybody: lists, look-ups, XML, leases."""
 
-import os
 import time
 
 from virtd import constants as c
@@ -116,8 +115,3 @@ class Lookup(NetworkBase):
 
 def _listed(entry: Entry, flags: int) -> bool:
     return all(not flags & (yes | no) or flags & (yes if getattr(entry, name) else no) for yes, no, name in _FILTERS)
-
-
-def is_virtual_function(address: str) -> bool:
-    """Whether a PCI device is a virtual function of another one."""
-    return os.path.exists(f"/sys/bus/pci/devices/{address}/physfn")

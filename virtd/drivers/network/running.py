@@ -143,11 +143,10 @@ class Running:
         """Remove what is left of the directory of a network that has ended; the state change lock is held."""
         for path in (*self.files.all, self.live_path, self.undo_path, *self.port_files()):
             files.remove(path)
-        for directory in (self.ports,):
-            try:
-                os.rmdir(directory)
-            except FileNotFoundError:
-                pass
+        try:
+            os.rmdir(self.ports)
+        except FileNotFoundError:
+            pass
         files.remove(self.supervisor_path)
         # The lock goes last: whoever waits for it finds it gone, and begins anew.
         files.remove(self.lock_path)
