@@ -6,6 +6,8 @@ By poll(2), not epoll(7): the set of an epoll descriptor is shared with forked c
 import os
 import select
 
+from virtd import deadlines
+
 
 class Deaths:
     """The processes that are watched, each under a key."""
@@ -28,7 +30,7 @@ class Deaths:
     def alive(self, key: str) -> bool:
         """Whether a watched process lives; False if none is watched under the key."""
         descriptor = self._descriptors.get(key)
-        return descriptor is not None and not select.select([descriptor], [], [], 0)[0]
+        return descriptor is not None and not deadlines.readable(descriptor, 0)
 
     def any(self) -> bool:
         """Whether a watched process has ended."""

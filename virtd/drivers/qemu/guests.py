@@ -6,7 +6,6 @@ again. A guest whose supervisor has died gets a new one here, by whoever looks f
 
 import json
 import os
-import select
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 from virtd.state import files, locks
 from virtd.state.commit import Generation
+from virtd.state.deaths import Deaths
 from virtd.state.definitions import DefinitionDirectory
 from virtd.state.paths import Paths
 
@@ -82,9 +82,7 @@ class Guests:
         self._view: View | None = None
         self._generation: int | None = None
         self._statuses: dict[str, tuple[files.Identity, Status]] = {}
-        self._supervisors: dict[str, int] = {}  # uuid → pidfd
-        # Not epoll: a forked child would share it, and what it watches.
-        self._deaths = select.poll()
+        self._supervisors = Deaths()
 
     def view(self) -> View:
         """All guests as they are now."""
@@ -153,7 +151,7 @@ class Guests:
 
     def _died(self) -> bool:
         """Whether a supervisor has died since the view was made."""
-        return bool(self._supervisors) and bool(self._deaths.poll(0))
+        return self._supervisors.any()
 
     def _read(self) -> Iterator[Entry]:
         defined, autostarts = self.definitions.read(), self.definitions.autostarts()
@@ -177,13 +175,13 @@ class Guests:
             if current is not None and not self._supervised(uuid, current[1]):
                 current = self._read_status(entry.path, None)
             if current is None:
-                self._forget(uuid)
+                self._supervisors.forget(uuid)
                 continue
             self._statuses[uuid] = current
             if current[1].active:
                 found[uuid] = current[1]
-        for uuid in self._supervisors.keys() - self._statuses.keys():
-            self._forget(uuid)
+        for uuid in set(self._supervisors.watched()) - self._statuses.keys():
+            self._supervisors.forget(uuid)
         return found
 
     def _read_status(
@@ -200,16 +198,14 @@ class Guests:
 
     def _supervised(self, uuid: str, found: Status) -> bool:
         """Whether the guest's supervisor lives; if not, a new one has been put in its place meanwhile."""
-        descriptor = self._supervisors.get(uuid)
-        if descriptor is not None:
-            if not select.select([descriptor], [], [], 0)[0]:
-                return True
-            self._forget(uuid)
+        if self._supervisors.alive(uuid):
+            return True
+        self._supervisors.forget(uuid)
         guest = self.guest(found)
         if found.active or found.process is not None:
             held, holder = locks.probe(guest.supervisor_path)
             if held:
-                if holder is None or not self._remember(uuid, holder.pid):
+                if holder is None or not self._supervisors.watch(uuid, holder.pid):
                     self._generation = None  # not watched yet: this view is not to be kept
                 return True
             if not found.active and locks.probe(guest.lock_path)[0]:
@@ -236,18 +232,3 @@ class Guests:
             lock.release()
         elif lock is not None:
             guest.unlock(lock)
-
-    def _remember(self, uuid: str, pid: int) -> bool:
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return False
-        self._supervisors[uuid] = descriptor
-        self._deaths.register(descriptor, select.POLLIN)
-        return True
-
-    def _forget(self, uuid: str) -> None:
-        descriptor = self._supervisors.pop(uuid, None)
-        if descriptor is not None:
-            self._deaths.unregister(descriptor)
-            os.close(descriptor)
