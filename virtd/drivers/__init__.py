@@ -1,6 +1,7 @@
 """The drivers, and the one way to them: open_connection(uri)."""
 
 import os
+from collections.abc import Callable
 from importlib import import_module
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
@@ -43,12 +44,21 @@ def _import(name: str) -> type[Driver]:
 
 def autostart(context: Context) -> list[VirtError]:
     """Start what is to be started with the machine; returns what could not be. Does nothing after the first time."""
+    return _each(context, lambda driver: driver.autostart())
+
+
+def reapply(context: Context) -> list[VirtError]:
+    """Put what others may have removed in its place again (SIGHUP); returns what could not be."""
+    return _each(context, lambda driver: driver.reapply())
+
+
+def _each(context: Context, act: Callable[[Driver], list[VirtError]]) -> list[VirtError]:
     failures: list[VirtError] = []
     # Guests come last: they need the other services.
     for name in reversed(_CLASSES):
         driver = _import(name)(context)
         try:
-            failures += driver.autostart()
+            failures += act(driver)
         finally:
             driver.close()
     return failures

@@ -106,6 +106,10 @@ class Driver:
         """Start what is to be started with the machine, once after each boot; returns what could not be."""
         return []
 
+    def reapply(self) -> list[VirtError]:
+        """Put what others may have removed in its place again (SIGHUP), such as firewall rules; returns what failed."""
+        return []
+
     def event_fd(self) -> int | None:
         """A descriptor that is readable when events may be there; None while nobody subscribed to any."""
         return None

@@ -6,6 +6,7 @@ the top: --inetd has to be quick.
 """
 
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +19,9 @@ from virtd.server.lean import click
 from virtd.state import locks, paths
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtd.drivers.base import Context
     from virtd.server.accept import AcceptLoop
     from virtd.server.front import Target
 
@@ -125,7 +129,7 @@ def _target(options: Options, where: paths.Paths, config: Config) -> "Target | N
 
 
 def _configure(options: Options, where: paths.Paths) -> Config:
-    to_file = options.daemon or (options.inetd and _client_reads_errors())
+    to_file = options.daemon or _nobody_reads_errors() or (options.inetd and _client_reads_errors())
     return configure(options.config, where, verbose=options.verbose, to_file=to_file)
 
 
@@ -164,6 +168,15 @@ def _open_log(config: Config, where: paths.Paths, verbose: bool, to_file: bool) 
     log.open_outputs(outputs)
 
 
+def _nobody_reads_errors() -> bool:
+    """Whether standard error goes to /dev/null, as for a server that libvirt's library has started."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev
+
+
 def _client_reads_errors() -> bool:
     from virtd.server.inetd import shares_output
 
@@ -197,6 +210,7 @@ def _start(
     Raises:
         StartError: it cannot be.
     """
+    from virtd.drivers import autostart, reapply
     from virtd.server.accept import AcceptLoop
     from virtd.server.rehearsal import prepare
 
@@ -205,9 +219,12 @@ def _start(
 
     def reload() -> Config:
         try:
-            return _configure(options, where)
+            read = _configure(options, where)
         except StartError as error:
             raise VirtError(c.VIR_ERR_CONF_SYNTAX, str(error)) from None
+        if target is None:
+            loop.help(lambda: _help(where, "putting rules in place", reapply))
+        return read
 
     try:
         start = _Start(options, where, config)
@@ -228,20 +245,19 @@ def _start(
     launch.ready(f"accepting {start.listeners[0].address}")
     log.info(f"virtd serves {start.addresses}")
     if start.taken is None and target is None:
-        loop.help(lambda: _start_guests(where))
+        loop.help(lambda: _help(where, "starting guests", autostart))
     return loop
 
 
-def _start_guests(where: paths.Paths) -> None:
-    """Start what is to be started with the machine; the drivers see to it that this is done once."""
-    from virtd.drivers import autostart
+def _help(where: paths.Paths, what: str, work: "Callable[[Context], list[VirtError]]") -> None:
+    """Let the drivers do what concerns no client, in a process of its own."""
     from virtd.drivers.base import Context, Identity
     from virtd.server.process import title
 
-    title("starting guests")
+    title(what)
     identity = Identity(os.geteuid(), os.getegid(), os.getpid(), "local", False)
-    for error in autostart(Context(where, identity, os.getpid())):
-        log.error(f"autostart: {error.message}")
+    for error in work(Context(where, identity, os.getpid())):
+        log.error(f"{what}: {error.message}")
 
 
 class _Start:

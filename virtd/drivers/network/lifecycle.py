@@ -178,7 +178,7 @@ class Lifecycle(NetworkBase):
             return VirtError(error.code, f"network '{entry.name}': {error.detail}", domain=c.VIR_FROM_NETWORK)
         return None
 
-    def reapply_rules(self) -> list[VirtError]:
+    def reapply(self) -> list[VirtError]:
         """Put the rules of all running networks in force again, after somebody has flushed all tables; for SIGHUP."""
         failures = []
         for entry in self.networks.view():
