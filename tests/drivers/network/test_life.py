@@ -331,8 +331,8 @@ def test_reapplied_rules(service: Service) -> None:
     run("nft", "add", "table", "inet", "others")
     before = run("nft", "list", "ruleset")
     run("nft", "delete", "table", "inet", "virtd_vb_2dn")
-    assert service.driver.reapply_rules() == []
-    assert service.driver.reapply_rules() == []
+    assert service.driver.reapply() == []
+    assert service.driver.reapply() == []
     assert sorted(run("nft", "list", "ruleset").splitlines()) == sorted(before.splitlines())
     service.driver.network_destroy(network)
     assert run("nft", "list", "tables") == "table inet others\n"

@@ -282,7 +282,7 @@ def test_limits(service: Service, host: Callable[..., Host]) -> None:
             pass
     assert 5 < received < 120
     run("nft", "flush", "ruleset")
-    assert service.driver.reapply_rules() == []
+    assert service.driver.reapply() == []
     assert run("nft", "list", "table", "netdev", "virtd_vb_2dn") == rules
     service.driver.network_destroy(network)
     assert run("nft", "list", "tables") == ""
