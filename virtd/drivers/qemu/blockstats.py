@@ -7,9 +7,10 @@ from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.disk import Disk
 from virtd.drivers import typed
 from virtd.drivers.qemu import ask, images, shape
-from virtd.drivers.qemu.command import storage
 from virtd.drivers.qemu.changes import Changes
+from virtd.drivers.qemu.command import storage
 from virtd.drivers.qemu.guests import Entry
+from virtd.drivers.qemu.monitor import Command
 from virtd.drivers.qemu.qmp import QMPError
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError, unsupported_flags
@@ -90,7 +91,7 @@ class BlockStats(Changes):
 
     def _told_sizes(self, entry: Entry, disk: Disk) -> images.Sizes | None:
         assert entry.status is not None
-        commands: list[ask.Command] = [("query-blockstats", None), ("query-named-block-nodes", {"flat": True})]
+        commands: list[Command] = [("query-blockstats", None), ("query-named-block-nodes", {"flat": True})]
         stats, nodes = ask.ask(self.guest(entry), commands)
         if isinstance(stats, QMPError) or isinstance(nodes, QMPError):
             return None

@@ -123,7 +123,7 @@ class DriverBase(Driver):
             schema.validate(parse_document(xml, "domain_definition", domain=c.VIR_FROM_DOMAIN), "domain.rng")
         return parse_domain(xml, self.capabilities.host())
 
-    def exclusive_flags(self, flags: int, function: str) -> None:
+    def exclusive_flags(self, flags: int, function: str, argument: str = "ctl") -> None:
         """Refuse a question about the live and the persistent configuration at once.
 
         Raises:
@@ -132,7 +132,7 @@ class DriverBase(Driver):
         both = c.VIR_DOMAIN_AFFECT_LIVE | c.VIR_DOMAIN_AFFECT_CONFIG
         if flags & both == both:
             text = "Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive"
-            raise VirtError.invalid_argument(function, "ctl", text, domain=c.VIR_FROM_DOMAIN)
+            raise VirtError.invalid_argument(function, argument, text, domain=c.VIR_FROM_DOMAIN)
 
     def affected(self, entry: Entry, flags: int) -> Config:
         """The configuration that VIR_DOMAIN_AFFECT_* flags of a call mean: live, persistent, or the current one.

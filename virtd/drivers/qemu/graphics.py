@@ -40,8 +40,8 @@ class Graphics(Lifecycle):
             if index >= len(displays):
                 raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"No graphics backend with index {index}")
             display = displays[index]
-            protocol = {VncGraphics: "vnc", SpiceGraphics: "spice"}.get(type(display))
-            if protocol is None:
+            protocol = "vnc" if isinstance(display, VncGraphics) else "spice"
+            if not isinstance(display, VncGraphics | SpiceGraphics):
                 raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "Can only open VNC or SPICE graphics backends")
             skip = bool(flags & c.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
             with guest.monitor() as monitor:

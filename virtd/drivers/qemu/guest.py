@@ -117,7 +117,7 @@ class Guest:
         """A connection to the guest's supervisor.
 
         Raises:
-            VirtError: VIR_ERR_OPERATION_INVALID if there is none: the guest has ended.
+            SupervisorGone: VIR_ERR_OPERATION_INVALID, there is none.
         """
         return Control(self)
 
@@ -148,6 +148,13 @@ def identity(config: Config) -> tuple[str, str]:
     return config.uuid, config.name
 
 
+class SupervisorGone(VirtError):
+    """There is no supervisor, or it ended before it answered: the guest has ended, or a new supervisor takes over.
+
+    Nobody knows whether what was asked for has been done.
+    """
+
+
 class Control:
     """A connection to a guest's supervisor: a question, an answer, in turn.
 
@@ -161,7 +168,7 @@ class Control:
         try:
             self._socket = sockets.connect(guest.control_path, timeout=deadlines.remaining(CHANGE_SECONDS))
         except (FileNotFoundError, ConnectionRefusedError):
-            raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running") from None
+            raise SupervisorGone(c.VIR_ERR_OPERATION_INVALID, "domain is not running") from None
         except OSError as error:
             raise files.os_error(error, f"cannot reach the supervisor of guest '{guest.name}'") from None
 
@@ -213,12 +220,13 @@ class Control:
             while b"\n" not in self._rest:
                 chunk = self._socket.recv(65536)
                 if not chunk:
-                    raise VirtError(
-                        c.VIR_ERR_OPERATION_FAILED, f"the supervisor of guest '{name}' ended during the call; try again"
-                    )
+                    raise ConnectionResetError
                 self._rest += chunk
         except TimeoutError:
             raise deadlines.DeadlineExceeded(f"the supervisor of guest '{name}' does not answer") from None
+        except (ConnectionResetError, BrokenPipeError):
+            text = f"the supervisor of guest '{name}' ended during the call; try again"
+            raise SupervisorGone(c.VIR_ERR_OPERATION_FAILED, text) from None
         except OSError as error:
             raise files.os_error(error, f"cannot talk to the supervisor of guest '{name}'") from None
         line, _, self._rest = self._rest.partition(b"\n")

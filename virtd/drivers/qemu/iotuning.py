@@ -4,9 +4,9 @@ from virtd import constants as c
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.disk import Disk, IoTune
 from virtd.drivers import typed
-from virtd.drivers.qemu.blockstats import find_disk, require_disk
+from virtd.drivers.qemu.blockstats import require_disk
 from virtd.drivers.qemu.changes import Changes
-from virtd.drivers.qemu.command.disks import qom_name, throttle
+from virtd.drivers.qemu.command.disks import throttle
 from virtd.drivers.qemu.guest import Guest
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, TypedParam
@@ -28,9 +28,7 @@ FIELDS = (
     ("group_name", "group"),
     *_names("_max_length"),
 )
-_TYPES = {
-    name: c.VIR_TYPED_PARAM_STRING if name == "group_name" else c.VIR_TYPED_PARAM_ULLONG for name, _ in FIELDS
-}
+_TYPES = {name: c.VIR_TYPED_PARAM_STRING if name == "group_name" else c.VIR_TYPED_PARAM_ULLONG for name, _ in FIELDS}
 MOST = 1_000_000_000_000_000
 _RESIZE_MOST = (1 << 64) // 1024 - 1  # KiB
 
@@ -79,7 +77,7 @@ class IoTuning(Changes):
             disk = require_disk(config, name, live=True)
             with guest.monitor() as monitor:
                 monitor.execute("block_set_io_throttle", throttle(disk, disk.iotune or IoTune()))
-            told: list[object] = [[f"blkdeviotune.disk", [c.VIR_TYPED_PARAM_STRING, disk.target]]]
+            told: list[object] = [["blkdeviotune.disk", [c.VIR_TYPED_PARAM_STRING, disk.target]]]
             told += [[f"blkdeviotune.{one}", [_TYPES[one], value]] for one, value in values.items()]
             events.append(("tunable", (told,)))
 
@@ -113,7 +111,7 @@ def _has_medium(disk: Disk) -> None:
 
 def _check(values: dict[str, int | str]) -> None:
     """Refuse what cannot be, whatever is set already."""
-    for name, value in values.items():
+    for value in values.values():
         if isinstance(value, int) and value > MOST:
             text = f"block I/O throttle limit value must be no more than {MOST}"
             raise VirtError(c.VIR_ERR_ARGUMENT_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)

@@ -25,9 +25,7 @@ class Jobs(Lifecycle):
         completed, keep = c.VIR_DOMAIN_JOB_STATS_COMPLETED, c.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
         if flags & keep and not flags & completed:
             function = "virDomainGetJobStats"
-            text = (
-                "Flag 'VIR_DOMAIN_JOB_STATS_COMPLETED' is required by flag 'VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED'"
-            )
+            text = "Flag 'VIR_DOMAIN_JOB_STATS_COMPLETED' is required by flag 'VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED'"
             raise VirtError.invalid_argument(function, "ctl", text, domain=c.VIR_FROM_DOMAIN)
         unsupported_flags(flags, completed | keep, "qemuDomainGetJobStats")
         if flags & completed:

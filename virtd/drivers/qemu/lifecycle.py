@@ -12,7 +12,7 @@ from virtd import constants as c
 from virtd import deadlines
 from virtd.drivers.qemu import launch
 from virtd.drivers.qemu.definitions import Definitions
-from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.guest import Guest, SupervisorGone
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.monitor import Event, Monitor
 from virtd.errors import VirtError, unsupported_flags
@@ -112,11 +112,26 @@ class Lifecycle(Definitions):
             flags, c.VIR_DOMAIN_DESTROY_GRACEFUL | c.VIR_DOMAIN_DESTROY_REMOVE_LOGS, "qemuDomainDestroyFlags"
         )
         entry, _ = self.running(domain)
-        guest = self.guest(entry)
-        with deadlines.limit(DESTROY_SECONDS), guest.control() as control:
-            control.destroy(c.VIR_DOMAIN_SHUTOFF_DESTROYED, graceful=bool(flags & c.VIR_DOMAIN_DESTROY_GRACEFUL))
+        with deadlines.limit(DESTROY_SECONDS):
+            self._destroy(domain, entry, graceful=bool(flags & c.VIR_DOMAIN_DESTROY_GRACEFUL))
         if flags & c.VIR_DOMAIN_DESTROY_REMOVE_LOGS:
             self.guests.remove_logs(entry.name)
+
+    def _destroy(self, domain: Domain, entry: Entry, *, graceful: bool) -> None:
+        """Have a guest ended by its supervisor, or by the one that replaces it if it is killed meanwhile."""
+        number = entry.id
+        while True:
+            try:
+                with self.guest(entry).control() as control:
+                    control.destroy(c.VIR_DOMAIN_SHUTOFF_DESTROYED, graceful=graceful)
+                return
+            except SupervisorGone:
+                if not deadlines.remaining(DESTROY_SECONDS):
+                    raise
+            entry, _ = self.running(domain)
+            if entry.id != number:
+                # Somebody else has ended it, and it was started again.
+                raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running")
 
     def domain_shutdown(self, domain: Domain) -> None:
         """virDomainShutdown."""

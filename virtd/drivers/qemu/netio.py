@@ -42,7 +42,7 @@ class NetIo(AgentUser):
     ) -> tuple[list[TypedParam], int]:
         """virDomainGetInterfaceParameters: limits of traffic in KiB/s, bursts in KiB."""
         unsupported_flags(flags, _AFFECT | c.VIR_TYPED_PARAM_STRING_OKAY, "qemuDomainGetInterfaceParameters")
-        self.exclusive_flags(flags, "virDomainObjGetOneDefState")
+        self.exclusive_flags(flags, "virDomainObjGetOneDefState", "flags")
         config = self.affected(self.guests.find(domain), flags)
         if wanted == 0:
             return [], len(_LIMITS)
@@ -132,7 +132,9 @@ def _in_arp_table(cards: list[Interface]) -> list[DomainInterface]:
         if card.type not in _LIMITED or card.mac is None:
             continue
         addresses = [
-            DomainIpAddr(ADDRESS_TYPES["ipv4"], row[0], 0) for row in rows if len(row) > 3 and row[3] == card.mac.lower()
+            DomainIpAddr(ADDRESS_TYPES["ipv4"], row[0], 0)
+            for row in rows
+            if len(row) > 3 and row[3] == card.mac.lower()
         ]
         if addresses:
             found.append(DomainInterface(card.target or "", card.mac, addresses))

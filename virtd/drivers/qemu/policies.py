@@ -23,8 +23,11 @@ _DEVICES = (
 _BLKIO_TYPES = {"weight": c.VIR_TYPED_PARAM_UINT, **{name: c.VIR_TYPED_PARAM_STRING for name, _ in _DEVICES}}
 _NUMA_TYPES = {"numa_mode": c.VIR_TYPED_PARAM_INT, "numa_nodeset": c.VIR_TYPED_PARAM_STRING}
 _DEFAULT_WEIGHT = 100
-_EVENTS = {c.VIR_DOMAIN_LIFECYCLE_POWEROFF: "poweroff", c.VIR_DOMAIN_LIFECYCLE_REBOOT: "reboot",
-           c.VIR_DOMAIN_LIFECYCLE_CRASH: "crash"}
+_EVENTS = {
+    c.VIR_DOMAIN_LIFECYCLE_POWEROFF: "poweroff",
+    c.VIR_DOMAIN_LIFECYCLE_REBOOT: "reboot",
+    c.VIR_DOMAIN_LIFECYCLE_CRASH: "crash",
+}
 _ACTIONS = {
     c.VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY: "destroy",
     c.VIR_DOMAIN_LIFECYCLE_ACTION_RESTART: "restart",
@@ -89,7 +92,7 @@ class Policies(Tuning):
     def domain_get_numa_parameters(self, domain: Domain, wanted: int, flags: int) -> tuple[list[TypedParam], int]:
         """virDomainGetNumaParameters."""
         unsupported_flags(flags, AFFECT | c.VIR_TYPED_PARAM_STRING_OKAY, "qemuDomainGetNumaParameters")
-        self.exclusive_flags(flags, "virDomainObjGetOneDefState")
+        self.exclusive_flags(flags, "virDomainObjGetOneDefState", "flags")
         tune = self.affected(self.guests.find(domain), flags).numatune
         memory = (tune.memory if tune is not None else None) or NumaMemory()
         mode = MEMORY_MODES.names.index(memory.mode) if memory.mode is not None else 0
@@ -127,7 +130,7 @@ class Policies(Tuning):
         """virDomainGetPerfEvents: which of the host's counters are kept for the guest."""
         known = AFFECT | c.VIR_TYPED_PARAM_STRING_OKAY
         unsupported_flags(flags, known, "qemuDomainGetPerfEvents")
-        self.exclusive_flags(flags, "virDomainObjGetOneDefState")
+        self.exclusive_flags(flags, "virDomainObjGetOneDefState", "flags")
         config = self.affected(self.guests.find(domain), flags)
         wanted = {event.name for event in config.perf if event.enabled}
         return [typed.boolean(name, name in wanted) for name in PERF_EVENTS.names]
@@ -158,10 +161,10 @@ class Policies(Tuning):
         """virDomainSetLifecycleAction: what a power-off, reboot or crash of the guest's own leads to."""
         unsupported_flags(flags, AFFECT, "qemuDomainSetLifecycleAction")
         name, wanted = _EVENTS.get(event), _ACTIONS.get(action)
-        if name is None or wanted is None:
-            what = ("type", event, len(_EVENTS)) if name is None else ("action", action, len(_ACTIONS))
-            text = f"{what[0]} in virDomainSetLifecycleAction must be less than {what[2]}"
-            raise VirtError.invalid_argument("virDomainSetLifecycleAction", what[0], text, domain=c.VIR_FROM_DOMAIN)
+        if name is None:
+            raise VirtError(_INVALID, f"invalid lifecycle type '{event}'")
+        if wanted is None:
+            raise VirtError(_INVALID, f"invalid lifecycle action '{action}'")
         _check_action(name, wanted)
 
         def edit(config: Config, live: bool) -> None:
@@ -180,7 +183,7 @@ class Policies(Tuning):
 
 def _check_action(event: str, action: str) -> None:
     if event != "crash" and action.startswith("coredump"):
-        text = f"The lifecycle action '{action}' is not supported for lifecycle type '{event}'"
+        text = f"Lifecycle event '{event}' doesn't support '{action}' action"
         raise VirtError(_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
     if action == "rename-restart" or (action == "preserve" and event != "crash"):
         events = "'on_reboot'/'on_poweroff'" + ("/'on_crash'" if action == "rename-restart" else "")

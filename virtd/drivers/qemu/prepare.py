@@ -85,12 +85,21 @@ def describe(config: Config, disks: Mapping[str, tuple[str, str]], user: confine
         disks: QEMU's names of the images, with their disks' aliases (Command.disks).
         user: who QEMU runs as, if that was chosen.
     """
-    numbers = {alias: int(match[1]) for node, (alias, _) in disks.items() if (match := _IMAGE.fullmatch(node))}
+    numbers: dict[str, int] = {}
+    for node, (alias, _) in disks.items():
+        match = _IMAGE.fullmatch(node)
+        if match is not None:
+            # The images of a chain are numbered from the top.
+            numbers[alias] = min(int(match[1]), numbers.get(alias, int(match[1])))
     for disk in config.disks:
         number = numbers.get(disk.info.alias or "")
         if disk.source is not None and number is not None:
             disk.source.index = number
-            disk.backing = disk.backing or BackingStore()  # the end of the chain
+            disk.backing = below = disk.backing or BackingStore()  # the end of the chain
+            while not below.end:
+                number += 1
+                below.index = number
+                below.backing = below = below.backing or BackingStore()
     if user is not None and not any(label.model == "dac" for label in config.seclabels):
         label = Seclabel(type="dynamic", model="dac", relabel=True, label=user.label, imagelabel=user.label)
         config.seclabels.append(label)

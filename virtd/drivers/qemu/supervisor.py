@@ -259,13 +259,19 @@ class Supervisor:
         if _stopped(self._pid) and not graceful:
             self._kill()
             return
-        signal.pidfd_send_signal(self._qemu, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         self._after(TERM_SECONDS, self._give_up if graceful else self._kill)
 
     def _kill(self) -> None:
         if not self._ended:
-            signal.pidfd_send_signal(self._qemu, signal.SIGKILL)
+            self._signal(signal.SIGKILL)
             self._after(KILL_SECONDS, lambda: self._refuse("SIGKILL"))
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            signal.pidfd_send_signal(self._qemu, number)
+        except ProcessLookupError:
+            pass  # it has ended by itself, which the poll will say next
 
     def _give_up(self) -> None:
         if not self._ended:
@@ -336,6 +342,8 @@ class Supervisor:
                 self._reply(client, error=failure)
 
     def _do(self, client: "_Client", request: shape.Table) -> None:
+        if self._ended:
+            raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running")
         what = shape.text(request, "do")
         if what == "expect":
             self._status.expected[shape.text(request, "event")] = shape.number(request, "reason")

@@ -106,8 +106,18 @@ class Tuning(Changes):
             group = self.require_group(self.guests.find(domain), "cpu")
             _set_group_scheduler(group, values)
 
-        events = [("tunable", ([_told(f"cputune.{one.name}", _typed(one, values[one.name]))
-                                for one in SCHEDULER if one.name in values],))]
+        events = [
+            (
+                "tunable",
+                (
+                    [
+                        _told(f"cputune.{one.name}", _typed(one, values[one.name]))
+                        for one in SCHEDULER
+                        if one.name in values
+                    ],
+                ),
+            )
+        ]
         self.change(domain, "virDomainSetSchedulerParametersFlags", flags, edit, apply, events=list(events))
 
     def domain_get_memory_parameters(self, domain: Domain, wanted: int, flags: int) -> tuple[list[TypedParam], int]:

@@ -40,9 +40,7 @@ class Vcpus(Changes):
         config = self.affected(self.guests.find(domain), flags)
         pins = {pin.vcpu: pin.cpuset for pin in (config.cputune.vcpupins if config.cputune is not None else [])}
         numbers = enabled(config)
-        maps = b"".join(
-            cpumaps.to_map(pins.get(number) or _default(config), length) for number in numbers[:most]
-        )
+        maps = b"".join(cpumaps.to_map(pins.get(number) or _default(config), length) for number in numbers[:most])
         return maps, min(most, len(numbers))
 
     def domain_get_emulator_pin_info(self, domain: Domain, length: int, flags: int) -> tuple[bytes, int]:
