@@ -6,6 +6,8 @@
 #                             slash; a shell pattern), a module of /usr/bin/python3 ("python:NAME") or "kernel".
 #                             Ubuntu uses Debian's names; "kernel" knows its own.
 #   install_needed            install what was noted
+#   unpack FILE DEBIAN        for a package that cannot be installed beside another one: what it depends on is installed,
+#                             itself it is unpacked below .venv/unpacked, unless FILE is there already
 #   make_venv EXTRAS          .venv with virtd in it, editable, with the extras of setup.cfg ("", "[test]")
 
 say() {
@@ -114,4 +116,25 @@ make_venv() {
     $python -m venv --clear --system-site-packages .venv
     .venv/bin/python -m pip --quiet --disable-pip-version-check install --editable ".$1" >&2
     printf '%s' "$stamp $1" >.venv/stamp
+}
+
+unpack() {
+    [ ! -e ".venv/unpacked/$1" ] && [ "$packager" = apt ] || return 0
+    if [ -z "$(apt-cache depends "$2" 2>/dev/null)" ]; then
+        as_root=sudo
+        [ "$(id -u)" != 0 ] || as_root=
+        $as_root apt-get -qq update
+    fi
+    # What its libraries are called differs from release to release: the package knows.
+    for library in $(apt-cache depends "$2" | sed -n 's/^  Depends: \(lib[^<]*\)$/\1/p'); do
+        dpkg -s "$library" >/dev/null 2>&1 || needed="$needed $library"
+    done
+    install_needed
+    say "unpacking $2 into .venv/unpacked"
+    (
+        cd .venv
+        apt-get -qq download "$2" 2>/dev/null
+        dpkg-deb -x "$2"_*.deb unpacked
+        rm "$2"_*.deb
+    )
 }

@@ -39,7 +39,6 @@ def virtd(*arguments, script="fake.py", **options):
         (["--listen-tcp", "0.0.0.0:0"], Status.LISTEN, 'set auth_tcp = "none"'),
         (["--listen-tcp", "192.0.2.1:0"], Status.LISTEN, "192.0.2.1:0"),
         (["--listen-tls", "127.0.0.1:0"], Status.UNSUPPORTED, "--listen-tls is not supported yet"),
-        (["--remote"], Status.UNSUPPORTED, "--remote is not supported yet"),
         (["--inetd", "--daemon"], Status.USAGE, "--inetd serves one client only"),
         (["--root", "/proc/nowhere"], Status.LISTEN, "cannot create directory '/proc/nowhere"),
     ],

@@ -23,7 +23,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from virtd.errors import VirtError
 from virtd.server import auth, log, process, reports, takeover
@@ -37,6 +37,9 @@ from virtd.server.shared import Shared
 from virtd.server.spare import Accepted, Spare
 from virtd.state.locks import Lock
 from virtd.state.paths import Paths
+
+if TYPE_CHECKING:
+    from virtd.server.front import Target
 
 QUICKEST, SLOWEST = 0.1, 5.0  # seconds between attempts to fork
 SURPLUS = 4  # waiting processes above min_workers that are kept: clients that come and go cost no fork then
@@ -65,6 +68,7 @@ class AcceptLoop:
         timeout: seconds without any client after which to end; None for never.
         reload: reads the configuration anew and sees to the log; raises VirtError if that cannot be.
         own: says which more descriptors of this process its children have to close.
+        target: where clients are forwarded to, with --remote.
         files: files to remove when nobody is accepted any more (the pid file, the control socket).
     """
 
@@ -80,6 +84,7 @@ class AcceptLoop:
         timeout: float | None = None,
         files: tuple[str, ...] = (),
         own: Callable[[], tuple[int, ...]] = tuple,
+        target: "Target | None" = None,
     ) -> None:
         self.listeners = listeners
         self.lock = lock
@@ -89,7 +94,8 @@ class AcceptLoop:
         self.timeout = timeout
         self.takeover = takeover.Server(control, lock.descriptor, listeners)
         self.network = {entry.sock.fileno(): entry for entry in listeners if entry.transport != "unix"}
-        self.shared = Shared(config, paths, [entry for entry in listeners if entry.transport == "unix"])
+        unix = [entry for entry in listeners if entry.transport == "unix"]
+        self.shared = Shared(config, paths, unix, target=target)
         self.children = Children()
         self.pending: deque[Accepted] = deque()
         self.phase = ACCEPTING

@@ -40,7 +40,7 @@ class Peer(NamedTuple):
 def unix_peer(sock: socket.socket, read_only: bool, transport: str = "unix") -> Peer:
     """Who connected to a Unix socket (SO_PEERCRED, unix(7))."""
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return Peer(Identity(uid, gid, pid, transport, read_only), f"{_user(uid)}@{transport}")
+    return Peer(Identity(uid, gid, pid, transport, read_only), f"{user(uid)}@{transport}")
 
 
 def network_peer(sock: socket.socket, transport: str = "tcp") -> Peer:
@@ -55,7 +55,7 @@ def network_peer(sock: socket.socket, transport: str = "tcp") -> Peer:
 def own_peer(transport: str, read_only: bool) -> Peer:
     """Who ran this program, and is served by it."""
     uid, gid = os.getuid(), os.getgid()
-    return Peer(Identity(uid, gid, os.getppid(), transport, read_only), f"{_user(uid)}@{transport}")
+    return Peer(Identity(uid, gid, os.getppid(), transport, read_only), f"{user(uid)}@{transport}")
 
 
 def stdio_peer(descriptor: int) -> tuple[Peer, socket.socket | None]:
@@ -74,7 +74,8 @@ def stdio_peer(descriptor: int) -> tuple[Peer, socket.socket | None]:
     return network_peer(sock, "stdio"), sock
 
 
-def _user(uid: int) -> str:
+def user(uid: int) -> str:
+    """A user, for titles and the log."""
     # Not the user's name: looking it up may ask a directory server, and hang with it.
     return "root" if uid == 0 else f"uid {uid}"
 

@@ -6,6 +6,7 @@ There is no accept loop and no lock: any number of such processes may serve besi
 import os
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from virtd.server import auth, log
 from virtd.server.channel import Channel, PipeChannel, SocketChannel
@@ -14,8 +15,11 @@ from virtd.server.daemon import quiet, raise_limits
 from virtd.server.listeners import allowed
 from virtd.server.process import Signals, handle_signals
 from virtd.server.shared import Shared
-from virtd.server.worker import Worker
+from virtd.server.worker import serving
 from virtd.state.paths import Paths
+
+if TYPE_CHECKING:
+    from virtd.server.front import Target
 
 
 def shares_output() -> bool:
@@ -27,7 +31,7 @@ def shares_output() -> bool:
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
 
-def serve(config: Config, paths: Paths) -> None:
+def serve(config: Config, paths: Paths, target: "Target | None" = None) -> None:
     """Serve the client on standard input to its end."""
     peer, sock = auth.stdio_peer(0)
     channel: Channel
@@ -41,15 +45,17 @@ def serve(config: Config, paths: Paths) -> None:
     # Programs that drivers start inherit these: what they print must not reach the client as messages.
     sys.stderr.flush()
     quiet(2 if shares_output() else 1)
-    serve_client(channel, peer, config, paths)
+    serve_client(channel, peer, config, paths, target)
 
 
-def serve_client(channel: Channel, peer: auth.Peer, config: Config, paths: Paths) -> None:
+def serve_client(
+    channel: Channel, peer: auth.Peer, config: Config, paths: Paths, target: "Target | None" = None
+) -> None:
     """Serve one client to its end, in a process that does nothing else."""
     raise_limits()
     # Whoever started the process may have had any.
     os.umask(0o022)
     handle_signals()
     signals = Signals()
-    Worker(channel, peer, Shared(config, paths, [], alone=True), signals).run()
+    serving(channel, peer, Shared(config, paths, [], alone=True, target=target), signals).run()
     signals.close()

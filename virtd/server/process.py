@@ -75,9 +75,20 @@ def kill(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+class _Role:
+    """What all processes of this server are called; children get a copy."""
+
+    prefix = "virtd: "
+
+
+def play(role: str) -> None:
+    """Call this process, and those forked from it, by a role: "virtd: ROLE: …"."""
+    _Role.prefix = f"virtd: {role}: "
+
+
 def title(text: str) -> None:
     """Say in ps what this process is, for whom, and what it does now."""
-    setproctitle(f"virtd: {text}")
+    setproctitle(_Role.prefix + text)
 
 
 def count(number: int, noun: str) -> str:

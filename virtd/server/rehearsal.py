@@ -9,6 +9,7 @@ No driver is opened: the accept loop knows none.
 
 import gc
 import socket
+from importlib import import_module
 
 from virtd.drivers import LOCAL_SCHEMES, local_drivers
 from virtd.protocol import codec
@@ -33,17 +34,26 @@ DIALOGUE = (
 )
 
 
-def prepare(config: Config, paths: Paths) -> None:
-    """Load everything, rehearse, and keep the garbage collector away from it all."""
+def prepare(config: Config, paths: Paths, *, drivers: bool = True) -> None:
+    """Load everything, rehearse, and keep the garbage collector away from it all.
+
+    Args:
+        config: the settings.
+        paths: the instance's directories.
+        drivers: whether clients are served by drivers, and not forwarded.
+    """
     handle_signals()
-    codec.warm()
-    for scheme in LOCAL_SCHEMES:
-        local_drivers(scheme)
-    shared = Shared(config, paths, [], alone=True)
-    calls = b"".join(make_call(METHODS[name], 1, args).to_bytes() for name, args in DIALOGUE)
-    for _ in range(CLIENTS):
-        _play(shared, calls)
-    shared.close()
+    if drivers:
+        codec.warm()
+        for scheme in LOCAL_SCHEMES:
+            local_drivers(scheme)
+        shared = Shared(config, paths, [], alone=True)
+        calls = b"".join(make_call(METHODS[name], 1, args).to_bytes() for name, args in DIALOGUE)
+        for _ in range(CLIENTS):
+            _play(shared, calls)
+        shared.close()
+    else:
+        import_module("virtd.server.front")
     title("starting")
     gc.collect()
     gc.freeze()

@@ -12,7 +12,9 @@ from virtd import constants as c
 from virtd.drivers import open_connection
 from virtd.drivers.base import Connection, Context
 from virtd.errors import VirtError
-from virtd.server import auth, log
+from virtd.protocol.records import TypedParam
+from virtd.server import auth, identity, log
+from virtd.server.process import title
 from virtd.state.paths import Paths
 
 # The numbers that CONNECT_SUPPORTS_FEATURE takes; they are not part of libvirt's public API.
@@ -65,6 +67,19 @@ class Session:
         self.read_only = read_only
         log.about(self.label)
 
+    def set_identity(self, params: list[TypedParam], flags: int) -> None:
+        """CONNECT_SET_IDENTITY: the client speaks for somebody else, as a virtd --remote does.
+
+        Raises:
+            VirtError: it may not.
+        """
+        assert self.connection is not None
+        self.peer = identity.assume(self.peer, params, flags)
+        for driver in self.connection.drivers:
+            driver.context = driver.context._replace(identity=self.peer.identity)
+        log.about(self.label)
+        title(f"worker for {self.label}: idle")
+
     def close(self) -> None:
         """CONNECT_CLOSE: the worker ends the connection when the answer is sent."""
         self.closing = True
@@ -108,6 +123,7 @@ class Session:
 CALLS: dict[str, Callable[..., Any]] = {
     "connect_open": Session.open,
     "connect_close": Session.close,
+    "connect_set_identity": Session.set_identity,
     "connect_supports_feature": Session.supports_feature,
     "connect_register_close_callback": Session.ignored,
     "connect_unregister_close_callback": Session.ignored,

@@ -2,11 +2,15 @@
 
 import mmap
 import os
+from typing import TYPE_CHECKING
 
 from virtd.server.config import Config
 from virtd.server.listeners import Listener
 from virtd.server.reports import Reports
 from virtd.state.paths import Paths
+
+if TYPE_CHECKING:
+    from virtd.server.front import Target
 
 
 class Shared:
@@ -17,14 +21,24 @@ class Shared:
         paths: the instance's directories.
         listeners: the Unix sockets on which children wait.
         alone: there is no accept loop: the process was started for one client.
+        target: where to forward to, with --remote; None: clients are served here.
 
     Attributes:
         reports: the way to the accept loop.
         lifeline: a pipe that ends when the accept loop does; -1 if there is none.
     """
 
-    def __init__(self, config: Config, paths: Paths, listeners: list[Listener], *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        paths: Paths,
+        listeners: list[Listener],
+        *,
+        alone: bool = False,
+        target: "Target | None" = None,
+    ) -> None:
         self.config = config
+        self.target = target
         self.paths = paths
         self.listeners = listeners
         self.reports = Reports()

@@ -21,7 +21,7 @@ from virtd.server.listeners import Listener
 from virtd.server.process import RETIRE, Signals, title
 from virtd.server.reports import TOOK, WAITING
 from virtd.server.shared import Shared
-from virtd.server.worker import Worker
+from virtd.server.worker import serving
 
 LIVES = 1000  # clients of one process, one after the other: what leaks anywhere below, ends with them
 
@@ -66,7 +66,7 @@ class Spare:
             identity = accepted.peer.identity
             self.kind = (identity.uid, identity.gid, identity.read_only)
             log.about(accepted.peer.label)
-            worker = Worker(
+            worker = serving(
                 SocketChannel(accepted.sock, unix=identity.transport == "unix"),
                 accepted.peer,
                 self.shared,

@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
 from virtd import deadlines
 from virtd.protocol.framing import Framer, FramingError
@@ -30,6 +31,9 @@ from virtd.server.reports import KNOWN
 from virtd.server.session import Session
 from virtd.server.shared import Shared
 from virtd.server.streams import Streams
+
+if TYPE_CHECKING:
+    from virtd.server.front import Front
 
 LAST_CALLS = 10.0  # seconds that calls in flight get after SIGTERM
 LONELY = 300.0  # seconds that changes get whose client has left, before they are left to themselves
@@ -390,3 +394,12 @@ class Worker:
             log.warning(f"the client is gone, and its calls are {'killed' if self.stopping else 'left to themselves'}")
             self.calls.abandon()
         return self.session.release() and killed
+
+
+def serving(channel: Channel, peer: auth.Peer, shared: Shared, signals: Signals) -> "Worker | Front":
+    """What serves one client in this process; arguments as for Worker."""
+    if shared.target is None:
+        return Worker(channel, peer, shared, signals)
+    from virtd.server.front import Front
+
+    return Front(channel, peer, shared, signals)
