@@ -45,8 +45,6 @@ def virtd(*arguments, script="fake.py", **options):
 )
 @pytest.mark.parametrize("daemon", [[], ["--daemon"]])
 def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, status, text, daemon):
-    if "--inetd" in arguments and daemon:
-        pytest.skip("the same")
     if daemon and "/proc/nowhere" in arguments:
         status, text = Status.CONFIG, "/proc/nowhere"
     root = [] if "--root" in arguments else ["--root", str(tmp_path)]

@@ -82,6 +82,10 @@ class Host:
         self.channel_dir = channel_dir
         self.settings = settings
 
+    def why_not(self, kind: str) -> str:
+        """Why a domain type does not work here, for people; '' if it is just not one of the emulator's."""
+        return ""
+
     def emulator(self, path: str) -> Emulator:
         """The emulator at a path.
 

@@ -236,7 +236,7 @@ class AcceptLoop:
         Raises:
             OSError: EAGAIN or ENOMEM.
         """
-        pid = os.fork()
+        pid = process.fork()
         if not pid:
             self._child(accepted, reason)
         self.children.add(pid, state, accepted is not None and not accepted.peer.known)
@@ -270,7 +270,7 @@ class AcceptLoop:
     def help(self, work: Callable[[], None]) -> None:
         """Have something done for the server by a child of its own."""
         try:
-            pid = os.fork()
+            pid = process.fork()
         except OSError as error:
             log.error(f"cannot fork child process: {error.strerror}")
             return

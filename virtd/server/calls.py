@@ -233,7 +233,7 @@ class Calls:
     def _fork(self, call: Call) -> None:
         ours, theirs = socket.socketpair()
         try:
-            call.pid = os.fork()
+            call.pid = process.fork()
         except OSError:
             ours.close()
             theirs.close()

@@ -67,6 +67,24 @@ def default_signals() -> None:
     signal.set_wakeup_fd(-1)
     for number in HANDLED:
         signal.signal(number, signal.SIG_IGN if number == RETIRE else signal.SIG_DFL)
+    for early in _arrived - {RETIRE}:
+        os.kill(os.getpid(), early)
+
+
+def fork() -> int:
+    """os.fork; a signal that meets the child before it runs is not forgotten with those of its parent.
+
+    Raises:
+        OSError: EAGAIN or ENOMEM.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    try:
+        pid = os.fork()
+        if not pid:
+            _arrived.clear()
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
 
 def kill(pid: int, number: int) -> None:

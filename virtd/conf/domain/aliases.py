@@ -35,7 +35,6 @@ def assign_aliases(domain: Domain) -> None:
         ("shmem", domain.shmems),
         ("tpm", domain.tpms),
         ("watchdog", domain.watchdogs),
-        ("panic", domain.panics),
     ]
     for number, console in enumerate(domain.consoles):
         if number == 0 and console.target_type == "serial" and domain.serials:

@@ -159,7 +159,7 @@ def fill_nvram(domain: Domain, host: Host) -> None:
         nvram.path = f"{host.nvram_dir}/{domain.name}_VARS.fd"
 
 
-def check_emulator(domain: Domain, emulator: Emulator) -> None:
+def check_emulator(domain: Domain, emulator: Emulator, host: Host) -> None:
     """Whether the emulator runs such guests at all.
 
     Raises:
@@ -167,7 +167,10 @@ def check_emulator(domain: Domain, emulator: Emulator) -> None:
     """
     os = domain.os
     if domain.type not in emulator.virt_types:
-        raise qemu_error(f"Emulator '{emulator.path}' does not support virt type '{domain.type}'")
+        reason = host.why_not(domain.type or "")
+        raise qemu_error(
+            f"Emulator '{emulator.path}' does not support virt type '{domain.type}'{reason and f': {reason}'}"
+        )
     if os.type not in ("hvm",):
         raise qemu_error(f"Emulator '{emulator.path}' does not support os type '{os.type}'")
     if os.arch not in emulator.arches:

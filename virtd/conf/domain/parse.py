@@ -4,6 +4,7 @@ from virtd import constants as c
 from virtd.conf.domain import basics, devicedefaults, implicit, pciassign, ports, qemuvalidate, tuning, validate
 from virtd.conf.domain.display import ServerGraphics
 from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.migratable import trimmed
 from virtd.conf.host import Host
 from virtd.conf.xml.document import parse_document
 from virtd.conf.xml.model import View, local_name, write_document
@@ -104,7 +105,9 @@ def format_domain(domain: Domain, *, live: bool = False, secure: bool = False, m
     Args:
         live: with run-time values (id, aliases, ports, paths).
         secure: with passwords.
-        migratable: only what older libvirts understand.
+        migratable: only what older libvirts understand; see `trimmed`.
     """
     implicit.pair_console(domain)
-    return write_document(domain, "domain", View(live=live, secure=secure, migratable=migratable))
+    if migratable:
+        domain = trimmed(domain)
+    return write_document(domain, "domain", View(live=live, secure=secure))

@@ -60,7 +60,7 @@ def validate(domain: Domain, host: Host, emulator: Emulator, machine: Machine) -
     Raises:
         VirtError: with libvirt's code for the first thing that is wrong.
     """
-    check_emulator(domain, emulator)
+    check_emulator(domain, emulator, host)
     context = Context(domain, host, emulator, machine)
     for check in CHECKS:
         check(context)

@@ -27,15 +27,13 @@ class View:
     Args:
         live: also run-time values (ids, aliases, ports that were chosen).
         secure: also passwords.
-        migratable: only what older libvirts understand.
     """
 
-    __slots__ = ("live", "migratable", "secure")
+    __slots__ = ("live", "secure")
 
-    def __init__(self, *, live: bool = False, secure: bool = False, migratable: bool = False) -> None:
+    def __init__(self, *, live: bool = False, secure: bool = False) -> None:
         self.live = live
         self.secure = secure
-        self.migratable = migratable
 
 
 When = Callable[[Any, View], bool]

@@ -22,7 +22,9 @@ def extract(whole: str | None, uri: str) -> str | None:
     """The element of a namespace, without the namespace; None if there is none."""
     for element in _elements(whole):
         if etree.QName(element).namespace == uri:
-            return etree.tostring(_renamed(element, uri, None, {}), encoding="unicode", with_tail=False)
+            found = _renamed(element, uri, None, {})
+            etree.indent(found)
+            return etree.tostring(found, encoding="unicode", with_tail=False)
     return None
 
 
