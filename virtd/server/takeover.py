@@ -38,13 +38,16 @@ class Taken(NamedTuple):
     listeners: list[Listener]
 
     def confirm(self) -> None:
-        """Tell the old virtd that it is no longer needed.
+        """Tell the old virtd that it is no longer needed, and wait until it has let go of the control socket.
+
+        Until then it would answer who wants to replace its successor.
 
         Raises:
             OSError: it is gone already, which does not matter.
         """
         with self.connection:
             _send(self.connection, {"request": "stop"})
+            self.connection.recv(1)
 
 
 def _send(connection: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
@@ -151,6 +154,7 @@ class Server:
                 return False
             message, self._pending = json.loads(self._pending), b""
             if message.get("request") == "stop":
+                self.connection.shutdown(socket.SHUT_RDWR)  # children just forked have it, too
                 self.hang_up()
                 return True
             if message.get("request") == "replace" and message.get("version") == VERSION:
