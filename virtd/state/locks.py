@@ -22,6 +22,7 @@ from virtd.errors import VirtError
 from virtd.state.files import make_directory, os_error
 
 _ATTEMPTS = 1000  # to open a file in a directory which others keep removing
+_NOTE_SIZE = 192  # bytes; a note is about half of that
 TIMEOUT = 30.0  # seconds: libvirt's own patience with its state change lock
 
 
@@ -46,8 +47,8 @@ class Lock:
     def say(self, call: str) -> None:
         """Write into the file who holds the lock and for which call; for error messages only."""
         text = json.dumps({"pid": os.getpid(), "call": call, "since": time.time()})
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, text.encode(), 0)
+        # Padded, as cutting a file costs some file systems milliseconds; JSON does not mind spaces at its end.
+        os.pwrite(self.descriptor, text.encode().ljust(max(_NOTE_SIZE, os.fstat(self.descriptor).st_size)), 0)
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""

@@ -135,5 +135,7 @@ def wait_for_end(pid: int) -> None:
 
 
 def _plain(event: Event) -> tuple[object, ...]:
-    _, (domain, *arguments) = event.values
+    # Newer events carry the guest and its arguments side by side, older ones in a structure of their own.
+    _, *inner = event.values
+    domain, *arguments = inner if isinstance(inner[0], Domain) else inner[0]
     return event.procedure.removeprefix("DOMAIN_EVENT_CALLBACK_").lower(), domain.name, domain.id, *arguments

@@ -152,6 +152,8 @@ def test_guests_without_an_agent() -> None:
                 lambda domain=domain: driver.domain_get_time(domain, 0),
                 lambda domain=domain: driver.domain_get_hostname(domain, 0),
                 lambda domain=domain: driver.domain_fsfreeze(domain, [], 0),
+                lambda domain=domain: driver.domain_shutdown_flags(domain, c.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT),
+                lambda domain=domain: driver.domain_reboot(domain, c.VIR_DOMAIN_REBOOT_GUEST_AGENT),
                 lambda domain=domain: driver.domain_fstrim(domain, None, 0, 0),
                 lambda domain=domain: driver.domain_get_guest_info(domain, 0, 0),
                 lambda domain=domain: driver.domain_set_user_password(domain, "root", "x", 0),

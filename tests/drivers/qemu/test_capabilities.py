@@ -106,8 +106,12 @@ def test_domain_capabilities_choose_what_is_not_given(shared: Capabilities) -> N
             c.VIR_ERR_INVALID_ARG,
             f"the machine 'none' is not supported by emulator '{QEMU}'",
         ),
-        ((None, None, None, "xen"), c.VIR_ERR_INVALID_ARG, f"Emulator '{QEMU}' does not support virt type 'xen'"),
-        ((None, None, None, "kvm"), c.VIR_ERR_INVALID_ARG, f"does not support virt type 'kvm': {BROKEN.reason}"),
+        ((None, None, None, "xen"), c.VIR_ERR_INVALID_ARG, f"the accel 'tcg' is not supported by '{QEMU}' on"),
+        (
+            (None, None, None, "kvm"),
+            c.VIR_ERR_INVALID_ARG,
+            f"'kvm' is not supported by '{QEMU}' on this host: {BROKEN.reason}",
+        ),
         (("/nonexistent", None, None, None), c.VIR_ERR_SYSTEM_ERROR, "Cannot check QEMU binary /nonexistent"),
     ],
 )

@@ -207,3 +207,18 @@ def test_cpu_statistics(instance: Instance) -> None:
     assert driver.domain_get_cpu_stats(domain, 0, 0, 0, 0) == ([], os.cpu_count())
     with pytest.raises(VirtError, match="getCpuacctPercpuUsage"):
         driver.domain_get_cpu_stats(domain, 1, 0, 2, 0)
+
+
+def test_what_is_asked_for_only_when_there_is_something_to_ask(instance: Instance) -> None:
+    driver = instance.driver
+    domain = driver.domain_create_xml(instance.xml(), 0)
+    (found,) = stats(instance, [domain])
+    assert (found["balloon.last-update"], found["dirtyrate.calc_status"]) == (0, c.VIR_DOMAIN_DIRTYRATE_UNSTARTED)
+    driver.domain_start_dirty_rate_calc(domain, 1, 0)
+    driver.domain_set_memory(domain, 12 * 1024)
+    driver.domain_set_memory_stats_period(domain, 1, 0)
+    (found,) = stats(instance, [domain])
+    assert found["dirtyrate.calc_status"] != c.VIR_DOMAIN_DIRTYRATE_UNSTARTED
+    assert found["dirtyrate.calc_period"] == 1
+    assert found["balloon.current"] == 16 * 1024  # the guest does not take part
+    assert "balloon.last-update" in found

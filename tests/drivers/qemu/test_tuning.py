@@ -82,6 +82,36 @@ def test_wrong_pins(instance: Instance, running: Domain) -> None:
     refused(invalid, text, driver.domain_pin_vcpu_flags, running, 0, b"\1", 4)
 
 
+def test_the_number_of_vcpus(instance: Instance, running: Domain) -> None:
+    driver = instance.driver
+    driver.domain_set_vcpus_flags(running, 3, LIVE)
+    assert driver.domain_get_vcpus_flags(running, LIVE) == 3
+    assert driver.domain_get_vcpus_flags(running, CONFIG) == 2
+    assert driver.domain_get_info(running)[3] == 3
+    assert len(driver.domain_get_vcpus(running, 9, 1)[0]) == 3
+    assert "<vcpu id='2' enabled='yes' hotpluggable='yes' order='3'/>" in driver.domain_get_xml_desc(running, 0)
+    text = "invalid argument: requested vcpus is greater than max allowable vcpus for the live domain: 9 > 3"
+    refused(c.VIR_ERR_INVALID_ARG, text, driver.domain_set_vcpus, running, 9)
+    text = "unsupported configuration: failed to find appropriate hotpluggable vcpus "
+    text += "to reach the desired target vcpu count"
+    refused(c.VIR_ERR_CONFIG_UNSUPPORTED, text, driver.domain_set_vcpus, running, 1)
+    with pytest.raises(VirtError, match="device_del"):  # without KVM QEMU cannot take one away
+        driver.domain_set_vcpu(running, "2", 0, LIVE)
+    assert driver.domain_get_vcpus_flags(running, LIVE) == 3
+    driver.domain_set_vcpus_flags(running, 1, CONFIG)
+    driver.domain_set_vcpus_flags(running, 8, CONFIG | c.VIR_DOMAIN_VCPU_MAXIMUM)
+    assert driver.domain_get_vcpus_flags(running, CONFIG) == 1
+    assert driver.domain_get_vcpus_flags(running, CONFIG | c.VIR_DOMAIN_VCPU_MAXIMUM) == 8
+    driver.domain_set_vcpu(running, "1", 1, CONFIG)
+    assert driver.domain_get_vcpus_flags(running, CONFIG) == 2
+    text = "invalid argument: vCPU '0' can't be modified"
+    refused(c.VIR_ERR_INVALID_ARG, text, driver.domain_set_vcpu, running, "0", 0, CONFIG)
+    # Everything that has been written can be started.
+    driver.domain_destroy(running)
+    driver.domain_create(running)
+    assert len(driver.domain_get_vcpus(running, 9, 1)[0]) == 2
+
+
 # Memory
 
 

@@ -11,6 +11,7 @@ from virtd.conf.domain import basics
 from virtd.conf.domain.cpu import Cpu, CpuFeature, cpu_error
 from virtd.conf.xml.document import parse_document
 from virtd.conf.xml.model import View, local_name, write_document
+from virtd.errors import VirtError
 
 
 @dataclass
@@ -54,19 +55,35 @@ def parse_cpu(xml: str, *, host: bool) -> CpuDefinition:
         for el in root.iter("feature"):
             el.attrib.pop("policy", "")
         root.attrib.pop("match", "")
-    cpu = Cpu.read(root, View())
+    try:
+        cpu = Cpu.read(root, View())
+    except VirtError as error:
+        if error.domain in (c.VIR_FROM_NONE, c.VIR_FROM_DOMAIN):
+            error.domain = c.VIR_FROM_CPU
+        raise
+    found = of_guest(cpu)
+    found.arch, found.guest = arch, guest
+    return found
+
+
+def of_guest(cpu: Cpu) -> CpuDefinition:
+    """A guest's CPU, as it stands in the XML of a domain."""
     return CpuDefinition(
-        arch=arch,
-        guest=guest,
+        guest=True,
         model=cpu.model,
         vendor=cpu.vendor,
-        strict=guest and cpu.match == "strict",
+        strict=cpu.match == "strict",
         policies={feature.name or "": feature.policy or "require" for feature in cpu.features},
     )
+
+
+def set_policies(cpu: Cpu, policies: dict[str, str]) -> None:
+    """Write the features of a guest's CPU."""
+    cpu.features = [CpuFeature(name=name, policy=policy) for name, policy in policies.items()]
 
 
 def format_cpu(cpu: CpuDefinition) -> str:
     """A guest's CPU as a document."""
     shown = Cpu(mode="custom", match="exact", model=cpu.model, model_fallback=cpu.fallback, vendor=cpu.vendor)
-    shown.features = [CpuFeature(name=name, policy=policy) for name, policy in cpu.policies.items()]
+    set_policies(shown, cpu.policies)
     return write_document(shown, "cpu", View())

@@ -16,6 +16,8 @@ from virtd.errors import VirtError
 
 ARCHES = ("x86_64", "i686")
 _WANTED = ("force", "require")
+# The model of a CPU that is made from the host's.
+_NOTHING = Model("", None, (), for_hosts=False, for_guests=False, features=0, dropped=0)
 
 
 class Signature(NamedTuple):
@@ -70,8 +72,8 @@ def decode(
         if (blockers is not None and model.name not in blockers) or (vendor and model.vendor not in (None, vendor)):
             continue
         blocked = (blockers or {}).get(model.name, 0)
-        missing = model.features & ~features | blocked
-        required = features & ~model.features & ~blocked & ~hidden
+        required = features & ~model.features & ~hidden
+        missing = model.features & ~features | blocked & ~required
         candidate = _Candidate(model, required, missing, model.dropped & ~features & ~missing)
         if candidate.lacking and not guest:
             continue
@@ -142,13 +144,13 @@ def baseline(
         VirtError: VIR_ERR_OPERATION_FAILED, there is nothing in common; VIR_ERR_INTERNAL_ERROR, a model or a feature
             is unknown.
     """
-    features = _everything(cpus[0])
+    features = everything(cpus[0])
     vendor = cpus[0].vendor
     if vendor is not None and vendor not in x86map.VENDORS:
         raise _error(c.VIR_ERR_OPERATION_FAILED, f"Unknown CPU vendor {vendor}")
     shown = vendor is not None
     for cpu in cpus[1:]:
-        features &= _everything(cpu)
+        features &= everything(cpu)
         own = _model(cpu).vendor
         if cpu.vendor is not None and own is not None and cpu.vendor != own:
             text = f"CPU vendor {own} of model {cpu.model} differs from vendor {cpu.vendor}"
@@ -166,7 +168,8 @@ def baseline(
     inputs = {cpu.model or "" for cpu in cpus}
     only = cpus[0].model if len(inputs) == 1 else None
     found = decode(features, vendor=vendor, blockers=blockers, inputs=inputs, preferred=only)
-    bound = x86map.unmigratable() if migratable else 0
+    # An emulator is asked about its own CPUs: what it can give, it can take along.
+    bound = x86map.unmigratable() if migratable and blockers is None else 0
     return definition(
         found._replace(required=found.required & ~bound),
         arch=cpus[0].arch,
@@ -182,13 +185,16 @@ def definition(found: Decoded, *, arch: str | None, vendor: str | None, fallback
     return CpuDefinition(arch=arch, guest=True, model=found.model, fallback=fallback, vendor=vendor, policies=policies)
 
 
-def expand(cpu: CpuDefinition, *, migratable: bool = False) -> None:
+def expand(cpu: CpuDefinition) -> None:
     """Write out all features of a CPU's model, in order of their names (VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES)."""
-    has = _model(cpu).features
-    if migratable:
-        has &= ~x86map.unmigratable()
-    policies = dict.fromkeys(x86map.names(has), "require") | cpu.policies
+    policies = dict.fromkeys(x86map.names(_model(cpu).features), "require") | cpu.policies
     cpu.policies = dict(sorted(policies.items()))
+
+
+def mention_dropped(cpu: CpuDefinition) -> None:
+    """Take away what QEMU once had in a CPU's model: a guest must not get it from one QEMU and lose it in another."""
+    for name in x86map.names(_model(cpu).dropped):
+        cpu.policies.setdefault(name, "disable")
 
 
 def incompatibility(host: CpuDefinition, cpu: CpuDefinition) -> str | None:
@@ -201,7 +207,7 @@ def incompatibility(host: CpuDefinition, cpu: CpuDefinition) -> str | None:
         return f"CPU arch {cpu.arch} does not match host arch"
     if cpu.vendor is not None and cpu.vendor != host.vendor:
         return f"host CPU vendor does not match required CPU vendor {cpu.vendor}"
-    has, needed = _everything(host), _needed(cpu)
+    has, needed = everything(host), _needed(cpu)
     forbidden = has & _with_policy(cpu, "forbid")
     if forbidden:
         return f"Host CPU provides forbidden features: {_listed(forbidden)}"
@@ -219,15 +225,19 @@ def exceeds(host: CpuDefinition, cpu: CpuDefinition) -> bool:
 
 def _beyond(host: CpuDefinition, cpu: CpuDefinition) -> int:
     spoken = _needed(cpu) | _with_policy(cpu, "optional", "disable", "force")
-    return _everything(host) & ~spoken
+    return everything(host) & ~spoken
 
 
 def _needed(cpu: CpuDefinition) -> int:
     return (_model(cpu).features | _with_policy(cpu, "require")) & ~_with_policy(cpu, "disable")
 
 
-def _everything(cpu: CpuDefinition) -> int:
-    """All features of a CPU."""
+def everything(cpu: CpuDefinition) -> int:
+    """All features of a CPU.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR, its model or one of its features is unknown.
+    """
     return (_model(cpu).features | _with_policy(cpu, *_WANTED)) & ~_with_policy(cpu, "disable", "forbid")
 
 
@@ -242,7 +252,9 @@ def _with_policy(cpu: CpuDefinition, *wanted: str) -> int:
 
 
 def _model(cpu: CpuDefinition) -> Model:
-    found = x86map.models().get(cpu.model or "")
+    if cpu.model is None:
+        return _NOTHING
+    found = x86map.models().get(cpu.model)
     if found is None:
         raise _error(c.VIR_ERR_INTERNAL_ERROR, f"Unknown CPU model {cpu.model}")
     return found

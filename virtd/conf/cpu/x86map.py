@@ -5,7 +5,7 @@ compared in one instruction, and listed in the order in which libvirt lists them
 system.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ _FEATURES = """
 0xcf 0 msr: 5 split-lock-detect
 """
 # Features that QEMU has no property for.
-_NOT_IN_QEMU = "pconfig"
+_NOT_IN_QEMU = "cvt16 pconfig"
 # Features whose state cannot be taken to another host.
 _UNMIGRATABLE = "invtsc xsaves"
 # Features of which guests have nothing.
@@ -235,6 +235,22 @@ def feature_set(names: Iterable[str]) -> int:
         KeyError: of a name that is none.
     """
     return sum(bits()[name] for name in set(names))
+
+
+def from_registers(registers: Mapping[tuple[int, int, str], int]) -> int:
+    """The set of features that a processor shows in its registers, given by leaf, subleaf and name."""
+    found = 0
+    for name, place in features().items():
+        if registers.get(place[:3], 0) >> place.bit & 1:
+            found |= bits()[name]
+    return found
+
+
+def of_msr(number: int | None = None) -> int:
+    """The features that stand in an MSR, or in any."""
+    return feature_set(
+        name for name, place in features().items() if place.register == "msr" and number in (None, place.leaf)
+    )
 
 
 def from_qemu(names: Iterable[str]) -> int:

@@ -25,6 +25,14 @@ _QEMU = c.VIR_FROM_QEMU
 class AgentCalls(AgentUser):
     """Time, name, file systems, users and virtual CPUs of a guest, as it tells of them itself."""
 
+    def _press(self, domain: Domain, call: str, *, agent_only: bool, reboots: bool) -> None:
+        """Shut a guest down: by its power button, or by its agent if only that may be asked."""
+        if not agent_only:
+            super()._press(domain, call, agent_only=False, reboots=reboots)
+            return
+        with self.agent(domain, call, inactive=_QEMU) as agent:
+            agent.tell("guest-shutdown", {"mode": "reboot" if reboots else "powerdown"})
+
     def domain_get_time(self, domain: Domain, flags: int) -> tuple[int, int]:
         """virDomainGetTime: seconds since 1970, and nanoseconds."""
         unsupported_flags(flags, 0, "qemuDomainGetTime")

@@ -10,7 +10,7 @@ import uuid
 from virtd import constants as c
 from virtd.conf import host as model
 from virtd.conf.domain import Domain, basics
-from virtd.drivers.qemu import arches, confine, cpufeatures, hostfacts, kvm, probe
+from virtd.drivers.qemu import arches, confine, hostfacts, kvm, probe
 from virtd.drivers.qemu.arches import host_arch
 from virtd.drivers.qemu.binary import Binary
 from virtd.errors import VirtError
@@ -165,7 +165,9 @@ class Capabilities:
         """virConnectGetCPUModelNames: all that libvirt knows for an architecture, whatever the emulator has."""
         if arch not in basics.ARCHES:
             raise VirtError(c.VIR_ERR_INVALID_ARG, f"cannot find architecture {arch}", domain=c.VIR_FROM_QEMU)
-        return list(cpufeatures.VENDORS) if arches.find(arch) is not None else []
+        from virtd.conf.cpu import x86map  # as above
+
+        return list(x86map.models()) if arches.find(arch) is not None else []
 
 
 class _VirtTypes(frozenset[str]):

@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from virtd.conf.cpu.document import CpuDefinition
 from virtd.conf.xml.types import format_ranges
-from virtd.drivers.qemu import cpufeatures, hostfacts
+from virtd.drivers.qemu import hostcpu, hostfacts
 from virtd.drivers.qemu.arches import ARCHES, Arch, host_arch
 from virtd.drivers.qemu.binary import Machine
 from virtd.drivers.qemu.xmltext import Document, yes_no
+from virtd.errors import VirtError
 
 if TYPE_CHECKING:
     from virtd.drivers.qemu.capabilities import Capabilities
@@ -49,18 +51,29 @@ def _cpu(doc: Document) -> None:
     found, place = hostfacts.processor(), hostfacts.topology()
     with doc.element("cpu"):
         doc.add("arch", host_arch())
-        doc.add("model", cpufeatures.BASE_MODEL)
-        doc.add("vendor", found.vendor)
+        described = _described()
+        if described.model is not None:
+            doc.add("model", described.model)
+        if described.vendor is not None:
+            doc.add("vendor", described.vendor)
         if found.microcode is not None:
             doc.add("microcode", version=found.microcode)
         doc.add("signature", family=found.family, model=found.model, stepping=found.stepping)
         doc.add("topology", sockets=place.sockets, dies=place.dies, cores=place.cores, threads=place.threads)
         if found.address_bits is not None:
             doc.add("maxphysaddr", mode="emulate", bits=found.address_bits)
-        for name in cpufeatures.beyond_base(found):
+        for name in described.policies:
             doc.add("feature", name=name)
         for size in hostfacts.page_sizes():
             doc.add("pages", unit="KiB", size=size)
+
+
+def _described() -> CpuDefinition:
+    """The host's CPU as a model; without one if there is none for it."""
+    try:
+        return hostcpu.definition()
+    except VirtError:
+        return CpuDefinition()
 
 
 def _topology(doc: Document) -> None:

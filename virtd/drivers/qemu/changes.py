@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from virtd.conf.domain import Domain as Config
+from virtd.drivers.qemu import plugging
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.lifecycle import Lifecycle
@@ -80,11 +81,27 @@ class Changes(Lifecycle):
             try:
                 found = self.guests.find(domain)
                 if found.active == entry.active:
+                    if found.status is not None and found.status.gone:
+                        self.settle(found)
+                        found = self.guests.find(domain)
                     yield found
                     return
             finally:
                 if lock is not None:
                     guest.unlock(lock)
+
+    def settle(self, entry: Entry) -> None:
+        """Write down what a guest has let go of, and remove what QEMU had for it; the guest's lock is held."""
+        assert entry.status is not None
+        guest, gone = self.guest(entry), entry.status.gone
+        before, after = self.whole(entry), self.live(entry)
+        plugging.clean_up(guest, [one for one in plugging.devices(before) if one.info.alias in gone])
+        pending = guest.prepare_live(after)
+        with self.generation.commit() as change:
+            for file in pending:
+                change.publish(file)
+        with guest.control() as control:
+            control.facts(forget=gone)
 
     def _commit(self, entry: Entry, pending: list[files.Pending], events: list[Told] | None) -> None:
         with self.generation.commit() as change:

@@ -4,12 +4,13 @@ Each list is what libvirt's driver knows and this QEMU has.
 """
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtd import constants as c
+from virtd.conf.cpu import x86map
 from virtd.conf.domain import basics
 from virtd.conf.domain.domain import VIRT_TYPES
-from virtd.drivers.qemu import arches, cpufeatures, firmware
+from virtd.drivers.qemu import arches, cpumodels, firmware
 from virtd.drivers.qemu.binary import Binary, Machine
 from virtd.drivers.qemu.xmltext import Document, yes_no
 from virtd.errors import VirtError
@@ -46,7 +47,7 @@ def write(
     Raises:
         VirtError: VIR_ERR_INVALID_ARG, the parts do not fit each other; VIR_ERR_CONFIG_UNSUPPORTED, no emulator.
     """
-    binary, kind, found, name = _resolve(capabilities, emulator, arch, machine, virt_type)
+    binary, kind, found, name = resolve(capabilities, emulator, arch, machine, virt_type)
     entry = arches.find(name)
     target = entry.target if entry is not None else name
     flashes = [one for one in firmware.installed() if one.device == "flash" and one.fits(target, found.name)]
@@ -68,9 +69,23 @@ def write(
     return doc.text()
 
 
-def _resolve(
+class Choice(NamedTuple):
+    """What is asked about."""
+
+    binary: Binary
+    virt_type: str
+    machine: Machine
+    arch: str
+
+
+def resolve(
     capabilities: "Capabilities", emulator: str | None, arch: str | None, machine: str | None, virt_type: str | None
-) -> tuple[Binary, str, Machine, str]:
+) -> Choice:
+    """Choose what is not given to fit the rest.
+
+    Raises:
+        VirtError: as write().
+    """
     if virt_type is not None and virt_type not in VIRT_TYPES.names:
         raise _invalid(f"unknown virttype: {virt_type}")
     if arch is not None and arch not in basics.ARCHES:
@@ -94,14 +109,14 @@ def _resolve(
     works = entry is not None and arches.host_arch() in entry.hosts and capabilities.kvm().usable
     kind = virt_type or ("kvm" if works else "qemu")
     if kind != "qemu" and not (kind == "kvm" and works):
-        reason = f": {capabilities.kvm().reason}" if kind == "kvm" else ""
-        raise _invalid(f"Emulator '{emulator}' does not support virt type '{kind}'{reason}")
+        accelerator, reason = ("kvm", f": {capabilities.kvm().reason}") if kind == "kvm" else ("tcg", "")
+        raise _invalid(f"the accel '{accelerator}' is not supported by '{emulator}' on this host{reason}")
     if kind == "kvm":
         binary = capabilities.binary(emulator, accelerator="kvm")
     found = binary.machine(machine) if machine is not None else binary.default_machine
     if found is None or found.name == "none":
         raise _invalid(f"the machine '{machine}' is not supported by emulator '{emulator}'")
-    return binary, kind, found, name
+    return Choice(binary, kind, found, name)
 
 
 def _invalid(text: str) -> VirtError:
@@ -133,14 +148,26 @@ def _cpu(doc: Document, binary: Binary, kind: str, arch: str) -> None:
             doc.add("mode", name="host-passthrough", supported="no")
         with doc.element("mode", name="maximum", supported="yes"):
             doc.enum("maximumMigratable", ("on", "off"))
-        # Which of the models the host's processor is, is not found out.
-        doc.add("mode", name="host-model", supported="no")
+        _host_model(doc, binary)
         with doc.element("mode", name="custom", supported="yes"):
-            known = (model for model in binary.cpu_models if model.name in cpufeatures.VENDORS)
+            known = (model for model in binary.cpu_models if model.name in x86map.models())
             for model in sorted(known, key=lambda one: one.name, reverse=True):
-                vendor, usable = cpufeatures.VENDORS[model.name], yes_no(not model.blockers)
+                vendor, usable = x86map.models()[model.name].vendor or "unknown", yes_no(not model.blockers)
                 deprecated = "yes" if model.deprecated else None
                 doc.add("model", model.name, usable=usable, vendor=vendor, deprecated=deprecated)
+
+
+def _host_model(doc: Document, binary: Binary) -> None:
+    found = cpumodels.find_host_model(binary)
+    if found is None:
+        doc.add("mode", name="host-model", supported="no")
+        return
+    with doc.element("mode", name="host-model", supported="yes"):
+        doc.add("model", found.model, fallback=found.fallback)
+        if found.vendor is not None:
+            doc.add("vendor", found.vendor)
+        for name, policy in found.policies.items():
+            doc.add("feature", policy=policy, name=name)
 
 
 def _devices(doc: Document, binary: Binary, machine: Machine) -> None:

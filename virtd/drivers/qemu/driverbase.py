@@ -1,6 +1,7 @@
 """What all parts of the QEMU driver stand on: the instance's guests, and what QEMU and the host can do."""
 
 import os
+from collections.abc import Sequence
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
@@ -45,6 +46,15 @@ def instance(paths: Paths) -> Instance:
     if found is None:
         found = _instances[paths] = Instance(paths)
     return found
+
+
+def without(config: Config, aliases: Sequence[str]) -> Config:
+    """A copy of a live configuration, less the devices of some aliases."""
+    config = config.copy()
+    for name in ("disks", "interfaces", "rngs"):
+        devices = getattr(config, name)
+        devices[:] = [one for one in devices if one.info.alias not in aliases]
+    return config
 
 
 class DriverBase(Driver):
@@ -101,6 +111,11 @@ class DriverBase(Driver):
         Raises:
             VirtError: VIR_ERR_OPERATION_INVALID, the guest has ended meanwhile.
         """
+        config = self.whole(entry)
+        return without(config, entry.status.gone) if entry.status is not None and entry.status.gone else config
+
+    def whole(self, entry: Entry) -> Config:
+        """As live(), with what the guest has let go of since the live XML was written."""
         guest = self.guest(entry)
         secure = os.path.exists(guest.secure_path) and os.path.getsize(guest.secure_path) > 0
         return self._parse(guest.secure_path if secure else guest.live_path, entry, live=True)

@@ -49,6 +49,7 @@ class Facts(NamedTuple):
     max_vcpus: int
     iothreads: int
     balloon: str | None  # alias of the balloon device
+    stats_period: int  # how often the guest tells of its memory, in s; 0: never
     disks: list[DiskFacts]
     cards: list[CardFacts]
 
@@ -78,6 +79,7 @@ def _gather(root: etree._Element) -> Facts:
     most = _number(None if vcpu is None else vcpu.text, 1)
     balloon = root.find("devices/memballoon")
     model = None if balloon is None else balloon.get("model")
+    period = None if balloon is None else balloon.find("stats")
     return Facts(
         memory=_number(root.findtext("memory"), 0),
         current_memory=_number(root.findtext("currentMemory"), 0),
@@ -85,6 +87,7 @@ def _gather(root: etree._Element) -> Facts:
         max_vcpus=most,
         iothreads=_number(root.findtext("iothreads"), 0),
         balloon=None if balloon is None or model == "none" else _alias(balloon) or "balloon0",
+        stats_period=_number(None if period is None else period.get("period"), 0),
         disks=[_disk(element) for element in root.iterfind("devices/disk")],
         cards=[_card(element) for element in root.iterfind("devices/interface")],
     )

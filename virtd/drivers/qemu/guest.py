@@ -8,6 +8,7 @@
     supervisor    locked by the supervisor as long as it lives
     status        run-time facts (status.py)
     live.xml      the live XML (live.secure.xml: with passwords, if there are any)
+    dirty-rate    there if the rate of dirty pages has ever been asked to be measured
     undo          what has to be put back when the guest has ended (undo.py)
     private/      QEMU's own directory, the only one it may write to
 
@@ -17,6 +18,7 @@ All but private/ belongs to the user virtd runs as: a guest that broke out of QE
 import json
 import os
 import socket
+from collections.abc import Mapping, Sequence
 
 from virtd import constants as c
 from virtd import deadlines
@@ -54,6 +56,8 @@ class Guest:
         self.status_path = f"{self.directory}/status"
         self.live_path = f"{self.directory}/live.xml"
         self.secure_path = f"{self.directory}/live.secure.xml"
+        self.cpu_path = f"{self.directory}/cpu.xml"  # the CPU that was asked for, if QEMU made another one of it
+        self.dirty_rate_path = f"{self.directory}/dirty-rate"
         self.undo_path = f"{self.directory}/undo"
         self.private = f"{self.directory}/private"
 
@@ -199,6 +203,25 @@ class Control:
     def policy(self, event: str, action: str) -> None:
         """Set what an action of the guest leads to (on_poweroff, on_reboot, on_crash)."""
         self._ask({"do": "policy", "event": event, "action": action})
+
+    def facts(
+        self,
+        *,
+        vcpus: int | None = None,
+        disks: Mapping[str, tuple[str, str]] | None = None,
+        forget: Sequence[str] = (),
+    ) -> None:
+        """Say what the guest has by now.
+
+        Args:
+            vcpus: how many virtual CPUs.
+            disks: QEMU's names of new disks, as Status.disks has them.
+            forget: devices that the guest has let go of, and that the live XML has no more.
+        """
+        message: dict[str, object] = {"do": "facts", "disks": dict(disks or {}), "forget": list(forget)}
+        if vcpus is not None:
+            message["vcpus"] = vcpus
+        self._ask(message)
 
     def destroy(self, reason: int, *, graceful: bool = False) -> None:
         """End QEMU, and return when the guest has been cleaned up after.

@@ -8,6 +8,7 @@ from virtd.drivers.qemu import ask, shape
 from virtd.drivers.qemu.lifecycle import Lifecycle
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, TypedParam
+from virtd.state import files
 
 _NO_JOB = (c.VIR_DOMAIN_JOB_NONE, *[0] * 11)
 
@@ -73,4 +74,5 @@ class Jobs(Lifecycle):
         if flags:
             arguments["mode"] = modes[flags]
         with self._changing(domain, "virDomainStartDirtyRateCalc") as (_, guest), guest.monitor() as monitor:
+            files.replace(guest.dirty_rate_path, b"", durable=False)
             monitor.execute("calc-dirty-rate", arguments)

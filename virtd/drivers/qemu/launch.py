@@ -18,7 +18,7 @@ from virtd import deadlines, uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import assign_aliases
 from virtd.conf.domain.disk import Secret
-from virtd.drivers.qemu import cgroup, confine, interfaces, prepare, shape, supervisor, tpm, volumes
+from virtd.drivers.qemu import cgroup, confine, guestcpu, interfaces, prepare, shape, supervisor, tpm, volumes
 from virtd.drivers.qemu.binary import Binary
 from virtd.drivers.qemu.command import Command, Setup, build
 from virtd.drivers.qemu.guest import Guest, listen, vcpu_count
@@ -159,11 +159,14 @@ def _await_supervisor(guest: Guest) -> None:
 
 
 def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner) -> None:
-    binary = driver.capabilities.binary_for(config)
-    user = driver.capabilities.user
-    _make_private(guest, user)
+    _make_private(guest, driver.capabilities.user)
     assign_aliases(config)
-    prepare.before_start(driver.guests, guest, found, config)
+    with prepare.before_start(driver.guests, guest, found, config):
+        _launch_prepared(driver, guest, found, config, manner)
+
+
+def _launch_prepared(driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner) -> None:
+    user, binary = driver.capabilities.user, driver.capabilities.binary_for(config)
     volumes.look_up(driver.context, config)
     backend = tpm.emulator(config)
     helper = None
@@ -244,11 +247,12 @@ def _let_go(
     with Monitor(guest.monitor_path, guest.name, START_SECONDS) as monitor:
         for name, arguments in command.commands:
             monitor.execute(name, arguments)
-        prepare.after_start(config, monitor)
+        asked = prepare.after_start(config, monitor)
     config.id = found.id
     with generation.commit() as change:
         for pending in guest.prepare_live(config):
             change.publish(pending)
+        change.publish(files.prepare(guest.cpu_path, guestcpu.write(asked).encode(), durable=False))
     request = {"do": "publish", "detail": manner.detail, "reason": manner.reason, "paused": manner.paused}
     leash.sendall(json.dumps(request).encode() + b"\n")
     _hear(leash)

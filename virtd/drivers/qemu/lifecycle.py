@@ -155,7 +155,7 @@ class Lifecycle(Definitions):
         Args:
             domain: the guest.
             call: libvirt's name of the call.
-            agent_only: whether only the guest agent may be asked, for which there is no channel yet.
+            agent_only: whether only the guest agent may be asked (agentcalls.py).
             reboots: whether the guest is to come back.
         """
         if not reboots and not self.guests.find(domain).active:

@@ -3,11 +3,13 @@
 from virtd import constants as c
 from virtd import uuids
 from virtd.conf.domain import format_domain
+from virtd.drivers.qemu import guestcpu
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import vcpu_count
 from virtd.drivers.qemu.guests import Entry
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
+from virtd.state import files
 from virtd.state.process import stat_fields
 
 _CLOCK_TICKS = 100  # per second; USER_HZ, which Linux fixes for /proc on all its machines
@@ -176,7 +178,9 @@ class Lookup(DriverBase):
             "qemuDomainGetXMLDesc",
         )
         entry = self.guests.find(domain)
-        if entry.active and not flags & ~c.VIR_DOMAIN_XML_SECURE:
+        # The file still has what the guest has let go of lately.
+        whole = entry.status is not None and not entry.status.gone
+        if whole and not flags & ~c.VIR_DOMAIN_XML_SECURE:
             text = self.guest(entry).live_text(secure=bool(flags))
             if text is not None:
                 return text
@@ -184,6 +188,10 @@ class Lookup(DriverBase):
         config = self.config(entry) if inactive and entry.persistent else self.current(entry)
         # Another host starts the guest from it: without what was chosen here, with what it cannot find out.
         migratable = bool(flags & c.VIR_DOMAIN_XML_MIGRATABLE)
+        if migratable and entry.active and not inactive:
+            asked = guestcpu.read((files.read(self.guest(entry).cpu_path) or b"").decode())
+            config = config.copy() if asked is not None else config
+            config.cpu = asked or config.cpu
         return format_domain(
             config,
             live=not (inactive or migratable),

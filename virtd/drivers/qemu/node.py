@@ -27,11 +27,11 @@ class Node(DriverBase):
 
     def node_get_cells_free_memory(self, start: int, most: int) -> list[int]:
         """virNodeGetCellsFreeMemory: free memory of NUMA nodes, in bytes."""
-        cells = _cells()
-        if not 0 <= start < len(cells):
-            text = f"start cell {start} out of range (0-{len(cells) - 1})"
+        numbers = cells()
+        if not 0 <= start < len(numbers):
+            text = f"start cell {start} out of range (0-{len(numbers) - 1})"
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text)
-        return [_cell_memory(cell)["MemFree"] * 1024 for cell in cells[start : start + most]]
+        return [cell_memory(cell)["MemFree"] * 1024 for cell in numbers[start : start + most]]
 
     def node_get_cpu_map(self, need_map: int, need_online: int, flags: int) -> tuple[bytes, int, int]:
         """virNodeGetCPUMap: the CPUs that are online as a bit map, how many these are, how many there are."""
@@ -64,12 +64,12 @@ class Node(DriverBase):
         if cell == c.VIR_NODE_MEMORY_STATS_ALL_CELLS:
             names, found = list(_MEMORY), _memory()
         else:
-            cells = _cells()
-            if cell not in cells:
+            numbers = cells()
+            if cell not in numbers:
                 function = "virHostMemGetStats"
-                text = f"cellNum in {function} must be less than or equal to {cells[-1]}"
+                text = f"cellNum in {function} must be less than or equal to {numbers[-1]}"
                 raise VirtError.invalid_argument(function, "cellNum", text)
-            names, found = ["total", "free"], _cell_memory(cell)
+            names, found = ["total", "free"], cell_memory(cell)
         if nparams == 0:
             return [], len(names)
         stats = [NodeMemoryStat(name, found[_MEMORY[name]]) for name in names]
@@ -97,7 +97,7 @@ def _memory() -> dict[str, int]:
         return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in file)}
 
 
-def _cell_memory(cell: int) -> dict[str, int]:
+def cell_memory(cell: int) -> dict[str, int]:
     """The memory of one NUMA node, in KiB; of a kernel without NUMA all of it."""
     try:
         with open(f"/sys/devices/system/node/node{cell}/meminfo", encoding="ascii") as file:
@@ -107,7 +107,7 @@ def _cell_memory(cell: int) -> dict[str, int]:
         return _memory()
 
 
-def _cells() -> list[int]:
+def cells() -> list[int]:
     """The numbers of the NUMA nodes."""
     try:
         names = os.listdir("/sys/devices/system/node")

@@ -10,6 +10,7 @@ from virtd.drivers.qemu.lifecycle import Lifecycle
 from virtd.drivers.qemu.monitor import QMPError
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
+from virtd.state import files
 
 _FUNCTION = "qemuDomainQemuMonitorCommandWithFiles"
 _serials = itertools.count(1)
@@ -30,7 +31,10 @@ class Passthrough(Lifecycle):
 
     def _pass(self, domain: Domain, command: str, flags: int, fds: list[int]) -> str:
         unsupported_flags(flags, c.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP, _FUNCTION)
-        self.running(domain)
+        entry, _ = self.running(domain)
+        if "dirty" in command:
+            # Statistics need to know that there may be something to ask for.
+            files.replace(self.guest(entry).dirty_rate_path, b"", durable=False)
         if flags & c.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP:
             with self._changing(domain, "virDomainQemuMonitorCommand") as (_, guest), guest.monitor() as monitor:
                 return str(monitor.execute("human-monitor-command", {"command-line": command}, fds))

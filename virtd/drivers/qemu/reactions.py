@@ -216,6 +216,13 @@ def _wakeup(status: Status, data: shape.Table, reaction: Reaction) -> None:
     reaction.events.append(("pm-wakeup", []))
 
 
+def _device_deleted(status: Status, data: shape.Table, reaction: Reaction) -> None:
+    alias = data.get("device")
+    if isinstance(alias, str) and alias not in status.gone:
+        status.gone.append(alias)
+        reaction.events.append(("device-removed", [alias]))
+
+
 _GRAPHICS_PHASES = {
     "VNC_CONNECTED": c.VIR_DOMAIN_EVENT_GRAPHICS_CONNECT,
     "VNC_INITIALIZED": c.VIR_DOMAIN_EVENT_GRAPHICS_INITIALIZE,
@@ -264,6 +271,7 @@ REACTIONS: dict[str, Callable[[Status, shape.Table, Reaction], None]] = {
     "WATCHDOG": _watchdog,
     "BLOCK_IO_ERROR": _io_error,
     "BALLOON_CHANGE": _balloon,
+    "DEVICE_DELETED": _device_deleted,
     "SUSPEND": _suspend,
     "SUSPEND_DISK": _suspend_disk,
     "WAKEUP": _wakeup,

@@ -3,51 +3,18 @@
 A group is a line in GROUPS. What QEMU is not asked for, or did not answer, is left out; the rest is told all the same.
 """
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from virtd import constants as c
 from virtd.drivers import typed
-from virtd.drivers.qemu import images, netstats, shape, usage
-from virtd.drivers.qemu.facts import DiskFacts, Facts, ImageFacts
+from virtd.drivers.qemu import netstats, shape, statblocks, usage
+from virtd.drivers.qemu.facts import Facts
+from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.monitor import Command
-from virtd.drivers.qemu.qmp import QMPError
-from virtd.drivers.qemu.status import Status
-from virtd.errors import VirtError
+from virtd.drivers.qemu.statknown import Known
 from virtd.protocol.records import TypedParam
-
-__all__ = ["ALL", "BALLOON_STATS", "GROUPS", "Known", "balloon_numbers", "commands"]
-
-
-class Known(NamedTuple):
-    """All that is known of one guest when its statistics are made.
-
-    Attributes:
-        state: state and reason.
-        status: of a guest that runs.
-        facts: of its live XML, else of its definition.
-        group: its control group, None if it has none.
-        answers: what QEMU said: command → result.
-        backing: whether backing images are wanted, too.
-    """
-
-    state: tuple[int, int]
-    status: Status | None
-    facts: Facts
-    group: str | None
-    answers: Mapping[str, object]
-    backing: bool
-
-    def list(self, command: str) -> list[shape.Table]:
-        """The tables that a command answered; none if there was no answer."""
-        found = self.answers.get(command)
-        return [] if found is None or isinstance(found, QMPError) else shape.as_tables(found, command)
-
-    def table(self, command: str) -> shape.Table:
-        """The table that a command answered; an empty one if there was no answer."""
-        found = self.answers.get(command)
-        return {} if found is None or isinstance(found, QMPError) else shape.as_table(found, command)
-
 
 # virDomainMemoryStats and the balloon group: QEMU's name, the tag, the name in the group, divisor into libvirt's unit.
 BALLOON_STATS = (
@@ -63,6 +30,7 @@ BALLOON_STATS = (
     ("stat-htlb-pgalloc", c.VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGALLOC, "hugetlb_pgalloc", 1),
     ("stat-htlb-pgfail", c.VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGFAIL, "hugetlb_pgfail", 1),
 )
+_NEVER_TOLD: shape.Table = {"last-update": 0, "stats": {}}  # … of a guest that is not asked
 _UNKNOWN = (1 << 64) - 1  # what the guest has not told
 
 
@@ -114,9 +82,9 @@ def _balloon(known: Known) -> list[TypedParam]:
         typed.unsigned_long("balloon.current", actual or default),
         typed.unsigned_long("balloon.maximum", facts.memory),
     ]
-    params += [
-        typed.unsigned_long(f"balloon.{name}", value) for _, name, value in balloon_numbers(known.table("qom-get"))
-    ]
+    told = known.table("qom-get") if facts.stats_period else _NEVER_TOLD
+    if facts.balloon is not None:
+        params += [typed.unsigned_long(f"balloon.{name}", value) for _, name, value in balloon_numbers(told)]
     if status.process is not None:
         params.append(typed.unsigned_long("balloon.rss", usage.resident(status.process.pid)))
     return params
@@ -154,96 +122,6 @@ def _interface(known: Known) -> list[TypedParam]:
     return params
 
 
-_BLOCK_COUNTERS = (
-    ("rd.reqs", "rd_operations"),
-    ("rd.bytes", "rd_bytes"),
-    ("rd.times", "rd_total_time_ns"),
-    ("wr.reqs", "wr_operations"),
-    ("wr.bytes", "wr_bytes"),
-    ("wr.times", "wr_total_time_ns"),
-    ("fl.reqs", "flush_operations"),
-    ("fl.times", "flush_total_time_ns"),
-)
-
-
-def _block(known: Known) -> list[TypedParam]:
-    nodes = {shape.text(node, "node-name", ""): node for node in known.list("query-named-block-nodes")}
-    by_device = _by_device(known)
-    params: list[TypedParam] = []
-    count = 0
-    for disk in known.facts.disks:
-        top = disk.images[0] if disk.images else None
-        counted = by_device.get(disk.alias)
-        params += _image(count, disk, top, counted, nodes)
-        count += 1
-        for image in disk.images[1:] if known.backing and known.status is not None else ():
-            counted = shape.table(counted or {}, "backing", {}) or None
-            params += _image(count, disk, image, counted, nodes)
-            count += 1
-    return [typed.unsigned("block.count", count), *params]
-
-
-def _by_device(known: Known) -> dict[str, shape.Table]:
-    """The counters of disks by their aliases."""
-    if known.status is None:
-        return {}
-    found = {}
-    for one in known.list("query-blockstats"):
-        names = known.status.disks.get(shape.text(one, "qdev", ""))
-        if names is not None:
-            found[names[0]] = one
-    return found
-
-
-def _image(
-    number: int,
-    disk: DiskFacts,
-    image: ImageFacts | None,
-    counted: shape.Table | None,
-    nodes: Mapping[str, shape.Table],
-) -> list[TypedParam]:
-    prefix = f"block.{number}"
-    params = [typed.string(f"{prefix}.name", disk.target)]
-    if image is not None and image.path is not None:
-        params.append(typed.string(f"{prefix}.path", image.path))
-    if image is not None and image.number:
-        params.append(typed.unsigned(f"{prefix}.backingIndex", image.number))
-    if counted is not None:
-        stats = shape.table(counted, "stats")
-        params += [
-            typed.unsigned_long(f"{prefix}.{name}", shape.number(stats, key, 0)) for name, key in _BLOCK_COUNTERS
-        ]
-    if image is None:
-        return params
-    node = nodes.get(f"libvirt-{image.number}-format")
-    if node is not None:
-        below = shape.table(shape.table(counted or {}, "parent", {}), "stats", {})
-        about = shape.table(node, "image", {})
-        found: images.Sizes | None = images.Sizes(
-            shape.number(below, "wr_highest_offset", 0),
-            shape.number(about, "virtual-size", 0),
-            shape.number(about, "actual-size", 0),
-        )
-    else:
-        found = _host_sizes(image)
-    if found is not None:
-        params += [typed.unsigned_long(f"{prefix}.{name}", value) for name, value in found._asdict().items()]
-    threshold = shape.number(node or {}, "write_threshold", 0)
-    if threshold:
-        params.append(typed.unsigned_long(f"{prefix}.threshold", threshold))
-    return params
-
-
-def _host_sizes(image: ImageFacts) -> images.Sizes | None:
-    """The sizes of an image that QEMU tells nothing of; None if the host cannot tell either."""
-    if image.path is None or not image.local:
-        return None
-    try:
-        return images.sizes(image.path, image.format)
-    except VirtError:
-        return None
-
-
 def _perf(known: Known) -> list[TypedParam]:
     """Counters of the host's CPU are not kept for guests: there are none to tell (see tuning.py)."""
     return []
@@ -276,10 +154,13 @@ _DIRTY_STATES = {
 }
 
 
+_NEVER_MEASURED: shape.Table = {"status": "unstarted"}
+
+
 def _dirty_rate(known: Known) -> list[TypedParam]:
-    answer = known.table("query-dirty-rate")
-    if known.status is None or not answer:
+    if known.status is None:
         return []
+    answer = known.table("query-dirty-rate") or _NEVER_MEASURED
     state = _DIRTY_STATES.get(shape.text(answer, "status"), c.VIR_DOMAIN_DIRTYRATE_UNSTARTED)
     params = [
         typed.integer("dirtyrate.calc_status", state),
@@ -303,28 +184,31 @@ def _vm(known: Known) -> list[TypedParam]:
     return []
 
 
-def _balloon_commands(facts: Facts) -> list[Command]:
-    if facts.balloon is None:
-        return []
-    where = {"path": f"/machine/peripheral/{facts.balloon}", "property": "guest-stats"}
-    return [("query-balloon", None), ("qom-get", where)]
+def _balloon_commands(facts: Facts, guest: Guest) -> list[Command]:
+    """What is known without QEMU is not asked for: each command costs QEMU as much as the whole connection does."""
+    found: list[Command] = []
+    if facts.balloon is not None and facts.current_memory != facts.memory:
+        found.append(("query-balloon", None))
+    if facts.balloon is not None and facts.stats_period:
+        found.append(
+            ("qom-get", {"path": f"/machine/peripheral/{facts.balloon}", "property": "guest-stats"}),
+        )
+    return found
 
 
-def _block_commands(facts: Facts) -> list[Command]:
-    if not facts.disks:
-        return []
-    return [("query-blockstats", None), ("query-named-block-nodes", {"flat": True})]
-
-
-def _iothread_commands(facts: Facts) -> list[Command]:
+def _iothread_commands(facts: Facts, guest: Guest) -> list[Command]:
     return [("query-iothreads", None)] if facts.iothreads else []
+
+
+def _dirty_rate_commands(facts: Facts, guest: Guest) -> list[Command]:
+    return [("query-dirty-rate", None)] if os.path.exists(guest.dirty_rate_path) else []
 
 
 class Group(NamedTuple):
     """A group: what makes its parameters, and what it has to ask of QEMU."""
 
     make: Callable[[Known], list[TypedParam]]
-    ask: Callable[[Facts], list[Command]] = lambda facts: []
+    ask: Callable[[Facts, Guest], list[Command]] = lambda facts, guest: []
 
 
 GROUPS: dict[int, Group] = {
@@ -333,16 +217,16 @@ GROUPS: dict[int, Group] = {
     c.VIR_DOMAIN_STATS_BALLOON: Group(_balloon, _balloon_commands),
     c.VIR_DOMAIN_STATS_VCPU: Group(_vcpu),
     c.VIR_DOMAIN_STATS_INTERFACE: Group(_interface),
-    c.VIR_DOMAIN_STATS_BLOCK: Group(_block, _block_commands),
+    c.VIR_DOMAIN_STATS_BLOCK: Group(statblocks.make, lambda facts, guest: statblocks.commands(facts)),
     c.VIR_DOMAIN_STATS_PERF: Group(_perf),
     c.VIR_DOMAIN_STATS_IOTHREAD: Group(_iothread, _iothread_commands),
     c.VIR_DOMAIN_STATS_MEMORY: Group(_memory),
-    c.VIR_DOMAIN_STATS_DIRTYRATE: Group(_dirty_rate, lambda facts: [("query-dirty-rate", None)]),
+    c.VIR_DOMAIN_STATS_DIRTYRATE: Group(_dirty_rate, _dirty_rate_commands),
     c.VIR_DOMAIN_STATS_VM: Group(_vm),
 }
 ALL = sum(GROUPS)
 
 
-def commands(facts: Facts, stats: int) -> list[Command]:
+def commands(facts: Facts, guest: Guest, stats: int) -> list[Command]:
     """What QEMU has to be asked for some groups (VIR_DOMAIN_STATS_*)."""
-    return [command for bit, group in GROUPS.items() if stats & bit for command in group.ask(facts)]
+    return [command for bit, group in GROUPS.items() if stats & bit for command in group.ask(facts, guest)]

@@ -14,7 +14,7 @@ from virtd.drivers import typed
 from virtd.drivers.qemu import ask, cgroup, cpumaps, facts, statgroups, usage
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.lookup import Lookup
-from virtd.drivers.qemu.statgroups import Known
+from virtd.drivers.qemu.statknown import Known
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, DomainStatsRecord, TypedParam
 from virtd.state.process import stat_fields
@@ -42,7 +42,7 @@ _OF_QEMU = c.VIR_DOMAIN_STATS_IOTHREAD | c.VIR_DOMAIN_STATS_DIRTYRATE | c.VIR_DO
 PATIENCE = 0.25
 NO_PATIENCE = 0.03
 # So many guests are asked well within the moment that a query has in the worker.
-FEW = 24
+FEW = 8
 
 
 class Statistics(Lookup):
@@ -112,10 +112,11 @@ class Statistics(Lookup):
                 continue  # it has gone meanwhile
             answers: dict[str, object] = {}
             known.append((entry, read, answers))
-            commands = statgroups.commands(read, stats) if entry.active else []
+            guest = self.guest(entry)
+            commands = statgroups.commands(read, guest, stats) if entry.active else []
             if not commands:
                 continue
-            question = ask.Question(self.guest(entry), commands)
+            question = ask.Question(guest, commands)
             if _stopped(entry):
                 _fill(answers, question, None)
             else:

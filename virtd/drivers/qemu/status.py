@@ -38,6 +38,7 @@ class Status:
     max_memory: int = 0  # KiB
     memory: int = 0  # KiB, as the balloon said last
     vcpus: int = 0
+    gone: list[str] = field(default_factory=list)  # devices that the guest has let go of, and the live XML still has
     # The last event of QEMU that is contained in this, in microseconds since the epoch.
     seen: int = 0
 
@@ -84,6 +85,7 @@ def decode(content: bytes) -> Status:
         max_memory=shape.number(table, "max_memory"),
         memory=shape.number(table, "memory"),
         vcpus=shape.number(table, "vcpus"),
+        gone=[str(alias) for alias in _list(table, "gone")] if "gone" in table else [],
         seen=shape.number(table, "seen"),
     )
 

@@ -352,6 +352,13 @@ class Supervisor:
         elif what == "policy":
             self._status.policy[shape.text(request, "event")] = shape.text(request, "action")
             self._commit([])
+        elif what == "facts":
+            self._status.vcpus = shape.number(request, "vcpus", self._status.vcpus)
+            for node, names in shape.table(request, "disks", {}).items():
+                self._status.disks[node] = [str(name) for name in names] if isinstance(names, list) else []
+            forgotten = shape.texts(request, "forget", [])
+            self._status.gone = [alias for alias in self._status.gone if alias not in forgotten]
+            self._commit([])
         elif what == "sync":
             client.awaits_seen = shape.number(request, "seen")
             self._answer_synced()

@@ -2,6 +2,7 @@
 
 from virtd.conf.domain.cpu import Cpu
 from virtd.conf.domain.features import Features, Hyperv
+from virtd.drivers.qemu.command import cpusettle
 from virtd.drivers.qemu.command.line import Line, join, on_off, unsupported
 
 # Where QEMU's name of a feature is not libvirt's with dashes for underscores.
@@ -33,9 +34,14 @@ _CACHE_MODES = {
 
 
 def add_cpu(line: Line) -> None:
-    """Add -cpu."""
+    """Add -cpu; which it is, is written into the configuration.
+
+    Raises:
+        VirtError: VIR_ERR_CPU_INCOMPATIBLE, VIR_ERR_CONFIG_UNSUPPORTED: it cannot be had here.
+    """
     config = line.config
     cpu = config.cpu or Cpu()
+    cpusettle.settle(cpu, line.binary)
     words = [*_model(line, cpu), *_timers(line)]
     if config.features is not None:
         words += _features(config.features)
@@ -80,26 +86,18 @@ def _model(line: Line, cpu: Cpu) -> list[str]:
         raise unsupported(
             f"CPU mode 'host-passthrough' for {arch} {config.type} domain on {arch} host is not supported by hypervisor"
         )
-    # What the host can do, seen through QEMU, is what these two mean: under TCG, what TCG can do.
-    whole = cpu.mode in ("host-model", "host-passthrough") or cpu.match == "minimum"
-    if cpu.mode == "maximum" or (whole and not kvm):
-        words = ["max"]
-    elif whole:
-        words = ["host"]
+    if cpu.mode == "host-passthrough":
+        words = ["host", f"migratable={on_off(cpu.migratable is not False)}"]
+    elif cpu.mode == "maximum":
+        words = ["max"] if cpu.migratable is not False else ["max", "migratable=off"]
     else:
         words = [cpu.model or "qemu64"]
-    if whole and kvm:
-        words.append(f"migratable={on_off(cpu.migratable is not False)}")
-    elif cpu.mode == "maximum" and cpu.migratable is False:
-        words.append("migratable=off")
     if cpu.vendor_id is not None:
         words.append(join(vendor=cpu.vendor_id))
     for feature in cpu.features:
-        name = feature_name(feature.name or "")
-        if feature.policy == "optional":
-            if name in line.binary.widest_cpu:
-                words.append(f"{name}={on_off(line.binary.widest_cpu[name] is True)}")
-        else:
+        # In a CPU that has all there is, an optional feature is what it is.
+        if feature.policy != "optional":
+            name = feature_name(feature.name or "")
             words.append(f"{name}={on_off(feature.policy in (None, 'force', 'require'))}")
     return words
 

@@ -43,18 +43,32 @@ def add_disks(line: Line) -> None:
     chains = _numbered(line)
     _floppy_controller(line)
     for disk in line.config.disks:
-        if isinstance(disk.source, VhostUserSource):
-            _vhost_user(line, disk, disk.source)
-            continue
-        node = storage.add_images(line, disk, chains[id(disk)])
-        if node is None and disk.device in ("disk", "lun"):
-            raise unsupported(f"disk '{disk.target}' has no source")
-        _check(line, disk)
-        line.json("device", {**_DEVICES[disk.bus or ""](line, disk), **_common(line, disk, node)})
-        _remember(line, disk, chains[id(disk)])
-        if disk.iotune is not None:
-            # QEMU takes limits by command only; they are set before the guest runs.
-            line.command.commands.append(("block_set_io_throttle", throttle(disk, disk.iotune)))
+        add_disk(line, disk, chains[id(disk)])
+
+
+def add_disk(line: Line, disk: Disk, images: list[storage.Image]) -> None:
+    """Add one disk.
+
+    Args:
+        line: what it is added to.
+        disk: the disk, one of the line's guest.
+        images: its images, numbered.
+
+    Raises:
+        VirtError: as add_disks.
+    """
+    if isinstance(disk.source, VhostUserSource):
+        _vhost_user(line, disk, disk.source)
+        return
+    node = storage.add_images(line, disk, images)
+    if node is None and disk.device in ("disk", "lun"):
+        raise unsupported(f"disk '{disk.target}' has no source")
+    _check(line, disk)
+    line.json("device", {**_DEVICES[disk.bus or ""](line, disk), **_common(line, disk, node)})
+    remember(line, disk, images)
+    if disk.iotune is not None:
+        # QEMU takes limits by command only; they are set before the guest runs.
+        line.command.commands.append(("block_set_io_throttle", throttle(disk, disk.iotune)))
 
 
 def qom_name(disk: Disk) -> str:
@@ -230,7 +244,7 @@ def _vhost_user(line: Line, disk: Disk, source: VhostUserSource) -> None:
     )
 
 
-def _remember(line: Line, disk: Disk, images: list[storage.Image]) -> None:
+def remember(line: Line, disk: Disk, images: list[storage.Image]) -> None:
     """Note the names by which QEMU's events call the disk."""
     entry = alias(disk.info), disk.source_name or ""
     for image in images:

@@ -65,7 +65,7 @@ def add_balloon(line: Line) -> None:
 def add_rngs(line: Line) -> None:
     """Add random number generators."""
     for rng in line.config.rngs:
-        _rng(line, rng)
+        add_rng(line, rng)
 
 
 def add_watchdogs(line: Line) -> None:
@@ -159,7 +159,8 @@ def add_coreinfo(line: Line) -> None:
         line.device("vmcoreinfo")
 
 
-def _rng(line: Line, rng: Rng) -> None:
+def add_rng(line: Line, rng: Rng) -> None:
+    """Add one random number generator."""
     name = alias(rng.info)
     source = f"obj{name}"
     backend = rng.backend

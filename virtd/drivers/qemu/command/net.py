@@ -40,16 +40,21 @@ def add_interfaces(line: Line) -> None:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED, what one asks for cannot be had.
     """
     for interface in line.config.interfaces:
-        if interface.type == "hostdev":
-            raise unsupported("interface type 'hostdev' is not supported")
-        _check(interface)
-        network = _BACKENDS.get(interface.type)
-        if network is None:
-            raise unsupported(f"interface type '{interface.type}' is not supported")
-        line.json("netdev", {**network(line, interface), "id": f"host{alias(interface.info)}"})
-        line.json("device", _card(line, interface))
-        if interface.link == "down":
-            line.command.commands.append(("set_link", {"name": alias(interface.info), "up": False}))
+        add_interface(line, interface)
+
+
+def add_interface(line: Line, interface: Interface) -> None:
+    """Add one network card; raises as add_interfaces."""
+    if interface.type == "hostdev":
+        raise unsupported("interface type 'hostdev' is not supported")
+    _check(interface)
+    network = _BACKENDS.get(interface.type)
+    if network is None:
+        raise unsupported(f"interface type '{interface.type}' is not supported")
+    line.json("netdev", {**network(line, interface), "id": f"host{alias(interface.info)}"})
+    line.json("device", _card(line, interface))
+    if interface.link == "down":
+        line.command.commands.append(("set_link", {"name": alias(interface.info), "up": False}))
 
 
 def _check(interface: Interface) -> None:

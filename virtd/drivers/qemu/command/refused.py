@@ -70,7 +70,6 @@ INERT: dict[str, tuple[str, ...]] = {
     "VhostUserSource": ("seclabels",),
     "VolumeSource": ("seclabels",),
     # What libvirt's QEMU driver does not heed.
-    "Cpu": ("model_fallback",),
     "Vcpu": ("hotpluggable", "order"),
     "Features": (
         *("apic", "pae", "hap", "msrs"),
