@@ -1,0 +1,105 @@
+"""virtsh says, byte for byte, what virsh says to the same commands of the same server.
+
+The server is a libvirtd with libvirt's test driver, of which every connection gets a new one: guest, network, pool,
+device and all. A conversation is a paragraph of a file; its lines are given to one run of each program. What changes
+from one moment to the next is blotted out.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.drivers.remote.conftest import Libvirtd, libvirtd
+from tests.shell.shell import run, write_documents
+
+__all__ = ["libvirtd"]
+
+_CONVERSATIONS = sorted((Path(__file__).parent / "conversations").glob("*.txt"))
+_MOVING = re.compile(
+    r"(?<=CPU time: )[ ]+[\d.]+s|(?<=cpu_time )[ ]+[\d.]+|(?<=vcpu_time )[ ]+[\d.]+"
+    r"|(?<=[rt]x_)(\w+ )\d+|(?<=(?:rd|wr)_)(\w+ )\d+|(?<=errs )\d+"
+    r"|<uuid>.*</uuid>|UUID: .*|20\d\d-\d\d-\d\d [\d:]+ \+0000|<creationTime>.*"
+    r"|(?<=with uuid )[-0-9a-f]+"
+)
+
+
+def _cases() -> list[object]:
+    cases = []
+    for path in _CONVERSATIONS:
+        for number, text in enumerate(path.read_text().strip().split("\n\n")):
+            cases.append(pytest.param(text, id=f"{path.stem}-{number}"))
+    return cases
+
+
+@pytest.mark.parametrize("conversation", _cases())
+def test_says_what_virsh_says(conversation: str, libvirtd: Libvirtd, tmp_path: Path) -> None:
+    write_documents(tmp_path)
+    line = conversation.replace("@DIR@", str(libvirtd.home)).replace("\n", "; ")
+    answers = []
+    for program in ("virsh", ""):
+        result = run("-c", libvirtd.uri("test"), line, program=program, cwd=tmp_path)
+        answers.append((_MOVING.sub("~", result.stdout), _MOVING.sub("~", result.stderr), result.returncode))
+    theirs, ours = answers
+    assert ours[0].splitlines() == theirs[0].splitlines()
+    assert ours[1].splitlines() == theirs[1].splitlines()
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["list", "--all"],
+        ["domid", "--domain=test"],
+        ["domid", "--", "test"],
+        ["domid", "test", ";", "uri"],
+        ["list", "--al"],
+        ["start", "--domain", "--paused"],
+        ["setmem", "test", "1x"],
+        ["echo", "a  b", "c'd", ""],
+        ["echo", "--shell", "a b", "c'd", "", "x"],
+        ["echo", "--xml", "<a>&'\""],
+        ["echo", "--split", "a,b,,c"],
+        ["echo 'a b' \"c d\" e\\ f; echo 'open"],
+        ['echo "open'],
+        ["uri # comment\nuri\\\n;;domid test;"],
+        ["desc test; desc test --title", "-q"],
+        [""],
+        [" "],
+        ["quit; uri"],
+        ["help nope"],
+        ["cd /tmp"],
+    ],
+    ids=lambda args: " ".join(args),
+)
+def test_understands_what_virsh_understands(args: list[str], libvirtd: Libvirtd) -> None:
+    options = ["-q"] if args[-1] == "-q" else []
+    words = args[:-1] if options else args
+    theirs, ours = (
+        run(*options, "-c", libvirtd.uri("test"), *words, program=program, cwd=Path("/")) for program in ("virsh", "")
+    )
+    assert (ours.stdout, ours.stderr, ours.returncode) == (theirs.stdout, theirs.stderr, theirs.returncode)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["-x"],
+        ["--nonsense"],
+        ["-c"],
+        ["--conn"],
+        ["-k", "x", "uri"],
+        ["-e", "xyz", "uri"],
+        ["-l", "/nonexistent/log", "uri"],
+        ["-v"],
+        ["--version"],
+        ["-c", "qemu+unix:///system?socket=/nonexistent/socket", "list"],
+        ["-qc", "qemu+unix:///system?socket=/nonexistent/socket", "list"],
+    ],
+    ids=" ".join,
+)
+def test_refuses_what_virsh_refuses(args: list[str]) -> None:
+    theirs, ours = (run(*args, program=program) for program in ("virsh", ""))
+    assert (ours.stdout, ours.stderr, ours.returncode) == (theirs.stdout, theirs.stderr, theirs.returncode)

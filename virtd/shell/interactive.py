@@ -1,0 +1,170 @@
+"""The interactive shell: a prompt, a history, completion, and nothing that Ctrl-C could break.
+
+While it waits for a line, a server's questions whether it is alive are answered by a signal handler, so that the
+connection lasts however long the user thinks.
+"""
+
+import fcntl
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from virtd.errors import VirtError
+from virtd.shell import run
+from virtd.shell.failure import Failure
+from virtd.shell.session import Session
+
+_KEPT = 2000  # lines of history
+
+
+def interact(session: Session) -> int:
+    """Read and run lines until the user leaves; the exit status."""
+    gc.enable()
+    session.interactive = True
+    if session.uri is not None:
+        try:
+            session.connect()
+        except Failure as error:
+            run.report(session, error)
+            return 1
+    session.say("Welcome to virtsh, the virtualization interactive terminal.\n\n")
+    session.say("Type:  'help' for help with commands\n       'quit' to quit\n\n")
+    sys.stdout.flush()
+    reader = _Terminal(session) if sys.stdin.isatty() else _Pipe(session)
+    while not session.ended:
+        line = reader.read()
+        if line is None:
+            break
+        session.note(f"{session.uri}: {line}")
+        _run(session, line)
+    reader.close()
+    session.disconnect()
+    return 0
+
+
+def _run(session: Session, line: str) -> None:
+    try:
+        run.run_line(session, line)
+    except KeyboardInterrupt:
+        session.write("\n")
+        # What was waited for may still come, and must not be taken for the answer to something else.
+        session.disconnect()
+    except BrokenPipeError:
+        raise
+    except Exception:
+        # A bug of one command is no reason to lose the session.
+        traceback.print_exc()
+    if session.lost:
+        session.complain(f"Disconnected from {session.uri}; the next command connects again")
+        session.disconnect()
+    sys.stdout.flush()
+
+
+def prompt(session: Session) -> str:
+    """What stands before a line."""
+    return "virtsh > " if session.read_only else "virtsh # "
+
+
+class _Pipe:
+    """Lines from a pipe or file; they are shown, as virsh shows them."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def read(self) -> str | None:
+        """The next line; None at the end."""
+        self._session.write(prompt(self._session))
+        sys.stdout.flush()
+        line = sys.stdin.readline()
+        if not line:
+            self._session.write("\n")
+            return None
+        self._session.write(line if line.endswith("\n") else f"{line}\n")
+        return line.rstrip("\n")
+
+    def close(self) -> None:
+        """Nothing is to be kept."""
+
+
+class _Terminal:
+    """Lines from a person, with readline."""
+
+    def __init__(self, session: Session) -> None:
+        import readline
+
+        from virtd.shell import complete
+
+        self._session = session
+        self._readline = readline
+        self._history = history_path()
+        completer = complete.Completer(session)
+        readline.set_completer(completer.complete)
+        readline.set_completer_delims(" \t\n;=,")
+        readline.parse_and_bind("tab: complete")
+        readline.set_history_length(_KEPT)
+        try:
+            readline.read_history_file(self._history)
+        except OSError:
+            pass  # there is none yet
+
+    def read(self) -> str | None:
+        """The next line; None at the end."""
+        while True:
+            try:
+                with _alive(self._session):
+                    return input(prompt(self._session))
+            except KeyboardInterrupt:
+                self._session.write("\n")
+            except EOFError:
+                self._session.write("\n")
+                return None
+
+    def close(self) -> None:
+        """Keep the history."""
+        try:
+            os.makedirs(os.path.dirname(self._history), mode=0o700, exist_ok=True)
+            self._readline.write_history_file(self._history)
+            os.chmod(self._history, 0o600)
+        except OSError as error:
+            self._session.complain(f"cannot keep the history in {self._history}: {error.strerror}")
+
+
+def history_path() -> str:
+    """Where the history is kept: what a user typed is the user's own, whatever the guests are."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return f"{state}/virtd/virtsh_history"
+
+
+@contextmanager
+def _alive(session: Session) -> Iterator[None]:
+    """A context in which what comes over the connection is taken in as it comes."""
+    client: Any = session.client()
+    if client is None:
+        yield
+        return
+
+    def take_in(*_: object) -> None:
+        try:
+            client.read()
+        except (VirtError, OSError, ValueError):
+            pass  # the next command hears of it
+        if client.broken:
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+
+    descriptor = os.dup(client.fileno())
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    before = signal.signal(signal.SIGIO, take_in)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
+        take_in()
+        yield
+    finally:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+        signal.signal(signal.SIGIO, before)
+        os.close(descriptor)

@@ -1,0 +1,272 @@
+"""What commands work with: the connection, the calls over it, and where their output goes.
+
+Whether the connection leads into this process or over a wire shows nowhere but in `connect()`.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from virtd import constants as c
+from virtd.errors import VirtError
+from virtd.shell.failure import Failure, failing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from virtd.drivers.base import Connection, Event
+    from virtd.shell.streams import Transfer
+
+
+class Session:
+    """One run of virtsh.
+
+    Args:
+        uri: the connection's URI; None for the user's own.
+        root: the value of --root.
+    """
+
+    def __init__(self, uri: str | None = None, root: str | None = None) -> None:
+        self.uri = uri
+        self.root = root
+        self.read_only = False
+        self.quiet = False
+        self.json = False
+        self.timing = False
+        self.escape = "^]"
+        self.keepalive: tuple[int | None, int | None] = (None, None)
+        self.interactive = False
+        self.ended = False  # quit was said
+        self.connection: Connection | None = None
+        self.log: TextIO | None = None
+        self.local = False  # the connection leads into this process
+        self.lost = False  # the connection has come to an end by itself
+
+    # The connection
+
+    def connect(self) -> "Connection":
+        """The connection, opened if it is not.
+
+        Raises:
+            Failure: it cannot be opened.
+        """
+        if self.connection is None:
+            from virtd.shell import linkage
+
+            with failing("failed to connect to the hypervisor"):
+                self.connection, self.local = linkage.open_link(self)
+        return self.connection
+
+    def disconnect(self) -> None:
+        """Close the connection, if there is one."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+        self.lost = False
+
+    def call(self, name: str, *args: Any, fds: list[int] | None = None) -> Any:
+        """Call a procedure.
+
+        Args:
+            name: its name in lower case, as of a driver's method.
+            args: its arguments.
+            fds: descriptors that go with the call.
+
+        Returns:
+            Its result, or a Reply of one with descriptors.
+
+        Raises:
+            VirtError: the answer is an error; VIR_ERR_NO_SUPPORT if nobody serves the procedure.
+        """
+        method = self._method(name, args)
+        try:
+            return method(*args) if fds is None else method(*args, fds=fds)
+        except VirtError:
+            client = self.client()
+            self.lost = client is not None and client.broken
+            raise
+
+    def client(self) -> Any:
+        """The conversation with the server, if there is one that this process holds."""
+        if self.connection is None or self.local:
+            return None
+        return getattr(self.connection.drivers[0], "client", None)
+
+    def stream(self, name: str, *args: Any) -> "Transfer":
+        """Call a procedure that opens a stream; as call()."""
+        from virtd.shell.streams import Transfer
+
+        return Transfer(self._method(name, args), args)
+
+    def _method(self, name: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+        method = self.connect().method(name)
+        if method is None or (self.read_only and self.local):
+            from virtd.shell import linkage
+
+            linkage.check_call(name, args, served=method is not None)
+        assert method is not None
+        return method
+
+    def read_events(self) -> "list[Event]":
+        """The events that have come; none if none has."""
+        return self.connect().read_events()
+
+    # Output
+
+    def write(self, text: str) -> None:
+        """Write what was asked for."""
+        sys.stdout.write(text)
+
+    def say(self, text: str) -> None:
+        """Write what is said beside it; nothing with --quiet."""
+        if not self.quiet and not self.json:
+            sys.stdout.write(text)
+
+    def complain(self, text: str) -> None:
+        """Say on standard error what is wrong."""
+        sys.stdout.flush()
+        sys.stderr.write(f"error: {text}\n")
+        sys.stderr.flush()
+        self.note(f"error: {text}")
+
+    def note(self, text: str) -> None:
+        """Write a line to the log, if there is one."""
+        if self.log is not None:
+            self.log.write(f"{text}\n")
+            self.log.flush()
+
+    # Look-ups
+
+    def domain(self, text: str, ways: str = "id uuid name") -> Any:
+        """The guest that a text names.
+
+        Args:
+            text: its id, UUID or name.
+            ways: which of these it may be.
+
+        Raises:
+            Failure: there is none.
+        """
+        if "id" in ways.split() and text.isascii() and text.isdigit() and int(text) < 2**31:
+            try:
+                return self.call("domain_lookup_by_id", int(text))
+            except VirtError as error:
+                if error.code not in _ABSENT:
+                    raise
+        return self._find("domain", text, ways, f"failed to get domain '{text}'")
+
+    def network(self, text: str, ways: str = "uuid name") -> Any:
+        """The network that a text names; as domain()."""
+        return self._find("network", text, ways, f"failed to get network '{text}'")
+
+    def pool(self, text: str, ways: str = "uuid name") -> Any:
+        """The storage pool that a text names; as domain()."""
+        return self._find("storage_pool", text, ways, f"failed to get pool '{text}'")
+
+    def nwfilter(self, text: str) -> Any:
+        """The network filter that a text names; as domain()."""
+        return self._find("nwfilter", text, "uuid name", f"failed to get nwfilter '{text}'")
+
+    def secret(self, text: str) -> Any:
+        """The secret that a UUID names; as domain()."""
+        if _uuid(text) is None:
+            problem = "uuidstr in virSecretLookupByUUIDString must be a valid UUID"
+            raise Failure(f"failed to get secret '{text}'", problem)
+        return self._find("secret", text, "uuid", f"failed to get secret '{text}'")
+
+    def interface(self, text: str, ways: str = "name mac") -> Any:
+        """The host's network interface that a name or MAC address means; as domain()."""
+        calls = {"name": "interface_lookup_by_name", "mac": "interface_lookup_by_mac_string"}
+        order = [way for way in ("mac", "name") if way in ways.split()]
+        # That a text is no MAC address of anybody's says nothing to whoever meant a name.
+        failure = f"failed to get interface '{text}'"
+        return self._first([(calls[way], (text,)) for way in order], failure, silent=order[-1] == "mac")
+
+    def volume(self, text: str, pool: str | None, ways: str = "name key path") -> Any:
+        """The volume that a text names; as domain().
+
+        Args:
+            text: its name, key or path.
+            pool: the pool that it is in; None if that is not said.
+            ways: which of these it may be.
+        """
+        place = None if pool is None else self.pool(pool)
+        calls: list[tuple[str, tuple[Any, ...]]] = []
+        if place is not None and "name" in ways.split():
+            calls.append(("storage_vol_lookup_by_name", (place, text)))
+        calls += [(f"storage_vol_lookup_by_{way}", (text,)) for way in ("key", "path") if way in ways.split()]
+        unsaid = pool is None and "name" in ways.split()
+        found = self._first(calls, f"failed to get vol '{text}'" + (", specifying --pool might help" if unsaid else ""))
+        if place is not None and found.pool != place.name:
+            raise Failure(f"Requested volume '{text}' is not in pool '{place.name}'")
+        return found
+
+    def _find(self, noun: str, text: str, ways: str, failure: str) -> Any:
+        calls: list[tuple[str, tuple[Any, ...]]] = []
+        uuid = _uuid(text)
+        if uuid is not None and "uuid" in ways.split():
+            calls.append((f"{noun}_lookup_by_uuid", (uuid,)))
+        if "name" in ways.split():
+            calls.append((f"{noun}_lookup_by_name", (text,)))
+        # Of a guest virsh says no more than that there is none.
+        return self._first(calls, failure, silent=noun == "domain")
+
+    def _first(self, calls: list[tuple[str, tuple[Any, ...]]], failure: str, *, silent: bool = False) -> Any:
+        """The result of the first look-up that finds something."""
+        cause = None
+        for name, values in calls:
+            try:
+                return self.call(name, *values)
+            except VirtError as error:
+                if error.code not in _ABSENT:
+                    raise Failure(failure, cause=error) from None
+                cause = error
+        raise Failure(failure, cause=None if silent else cause)
+
+
+# What a look-up answers if there is nothing of that name.
+_ABSENT = frozenset(
+    {
+        c.VIR_ERR_NO_DOMAIN,
+        c.VIR_ERR_NO_NETWORK,
+        c.VIR_ERR_NO_STORAGE_POOL,
+        c.VIR_ERR_NO_STORAGE_VOL,
+        c.VIR_ERR_NO_SECRET,
+        c.VIR_ERR_NO_NWFILTER,
+        c.VIR_ERR_NO_NWFILTER_BINDING,
+        c.VIR_ERR_NO_INTERFACE,
+        c.VIR_ERR_NO_NODE_DEVICE,
+        c.VIR_ERR_NO_DOMAIN_SNAPSHOT,
+        c.VIR_ERR_NO_DOMAIN_CHECKPOINT,
+        c.VIR_ERR_NO_NETWORK_PORT,
+    }
+)
+
+
+def _uuid(text: str) -> bytes | None:
+    """The UUID that a text is; None if it is none."""
+    if len(text) != 36:
+        return None
+    try:
+        uuid = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        return None
+    return uuid if len(uuid) == 16 else None
+
+
+def read_text(path: str) -> str:
+    """The content of a file that a user named.
+
+    Raises:
+        Failure: it cannot be read.
+    """
+    try:
+        file = open(path, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+    except IsADirectoryError as error:
+        raise Failure(f"Failed to read file '{path}': {error.strerror}") from None
+    except OSError as error:
+        raise Failure(f"Failed to open file '{path}': {error.strerror}") from None
+    with file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise Failure(f"Failed to read file '{path}': {error.strerror}") from None
