@@ -4,7 +4,7 @@
 #
 #   need WHAT DEBIAN FEDORA   note the package to install if WHAT is not there. WHAT is a program, a file (with a
 #                             slash; a shell pattern), a module of /usr/bin/python3 ("python:NAME") or "kernel".
-#                             Ubuntu uses Debian's names; "kernel" knows its own.
+#                             Ubuntu uses Debian's names; "kernel" knows its own; '' for a package that there is none.
 #   install_needed            install what was noted
 #   unpack FILE DEBIAN        for a package that cannot be installed beside another one: what it depends on is installed,
 #                             itself it is unpacked below .venv/unpacked, unless FILE is there already
@@ -31,7 +31,7 @@ needed=
 need() {
     is_there "$1" && return
     case $packager in
-    dnf) needed="$needed $3" ;;
+    dnf) [ -z "$3" ] || needed="$needed $3" ;;
     *) needed="$needed $2" ;;
     esac
 }

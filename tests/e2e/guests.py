@@ -17,14 +17,28 @@ from tests.guests import bootsector
 from tests.guests.xml import boot_domain
 from tests.helpers.console import Console
 from tests.helpers.instance import Instance
-from tests.helpers.processes import Process
+from tests.helpers.processes import Process, wait_ended
 from virtd.state import inotify
 
-__all__ = ["BOOTED", "PYTHON", "SECONDS", "Guest", "appears", "console", "make", "process", "processes", "qemu", "wait_for"]
+__all__ = [
+    "BOOTED",
+    "EMULATOR",
+    "PYTHON",
+    "SECONDS",
+    "Guest",
+    "appears",
+    "console",
+    "make",
+    "process",
+    "processes",
+    "qemu",
+    "wait_for",
+]
 
 BOOTED = bootsector.MESSAGE.encode()
 SECONDS = 30.0  # for what takes a fraction of one, unless the machine is overloaded
 PYTHON = sys.executable
+EMULATOR = "/usr/bin/qemu-system-x86_64"
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,12 @@ def process(instance: Instance, title: str) -> int:
 def qemu(instance: Instance, name: str) -> int:
     """The pid of a running guest's QEMU. Raises AssertionError if there is none."""
     return process(instance, f"-name guest={name},")
+
+
+def wait_off(instance: Instance, name: str) -> None:
+    """Wait until a guest that is about to end has done so, and this has been recorded: its supervisor is gone."""
+    for supervisor in processes(instance, f"virtd: guest {name}"):
+        assert wait_ended(supervisor.pid, SECONDS), f"guest '{name}' does not end"
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e import guests
 from tests.e2e.events import Events, lifecycle, stopped
-from tests.e2e.guests import SECONDS, Guest, processes, qemu, wait_for
+from tests.e2e.guests import SECONDS, Guest, processes, qemu, wait_for, wait_off
 from tests.helpers.instance import Instance
 from tests.helpers.processes import wait_ended
 
@@ -30,22 +30,18 @@ def free_port() -> int:
 
 @contextmanager
 def interactive(virtd: Instance, *command: str) -> Iterator[subprocess.Popen[str]]:
-    """An interactive virsh that has done a command, and goes on waiting for the next one."""
+    """An interactive virsh that is given a command, and then waits for the next one."""
     with subprocess.Popen(
         ["virsh", "--quiet", "--connect", virtd.uri],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         text=True,
         env=virtd.environment,
     ) as virsh:
         assert virsh.stdin is not None
-        assert virsh.stdout is not None
         try:
-            virsh.stdin.write(f"{' '.join(command)}\necho done\n")
+            virsh.stdin.write(f"{' '.join(command)}\n")
             virsh.stdin.flush()
-            for line in virsh.stdout:
-                if line.strip().endswith("done") and "echo" not in line:
-                    break
             yield virsh
         finally:
             virsh.kill()
@@ -108,10 +104,9 @@ def test_autodestroy_on_a_connection_that_is_closed(
     connection = libvirt.open(virtd.uri)
     guest = connection.lookupByName("web1")
     guest.createWithFlags(libvirt.VIR_DOMAIN_START_AUTODESTROY)
-    pid = qemu(virtd, "web1")
     del guest
     assert connection.close() == 0
-    assert wait_ended(pid, SECONDS)
+    wait_off(virtd, "web1")
     # Without it a guest stays.
     virtd.virsh("start", "web1")
     assert virtd.virsh("list", "--name") == "web1"
@@ -128,9 +123,7 @@ def gate(virtd: Instance) -> Path:
     real = shutil.which("qemu-system-x86_64")
     emulator = path / "qemu-system-x86_64"
     # Probing, which starts it without a name, goes straight through.
-    emulator.write_text(
-        f'#!/bin/sh\ncase " $* " in *" -name "*) echo > {path}/gate ;; esac\nexec {real} "$@"\n'
-    )
+    emulator.write_text(f'#!/bin/sh\ncase " $* " in *" -name "*) echo > {path}/gate ;; esac\nexec {real} "$@"\n')
     emulator.chmod(0o755)
     return path / "gate"
 
@@ -148,7 +141,7 @@ def test_a_client_that_vanishes_in_the_middle_of_a_start(
         file.read()
     guest.wait()
     wait_for(lambda: virtd.virsh("domstate", "web1") == "running", "a guest that runs")
-    assert virtd.virsh_error("start", "web1").endswith("domain is already running")
+    assert virtd.virsh_error("start", "web1") == "Domain is already active"
     virtd.virsh("suspend", "web1")
     virtd.virsh("destroy", "web1")
 
@@ -190,3 +183,26 @@ def test_many_clients_that_are_killed(virtd: Instance, running: Callable[..., Gu
     assert virtd.virsh("list", "--name") == "web1"
     wait_for(lambda: re.search(r"\(0 clients", guests.processes(virtd, "virtd: accepting")[0].title), "no clients")
     assert len(processes(virtd, "virtd: worker")) == 0
+
+
+def test_a_server_for_one_client_on_its_standard_input(instance: Instance) -> None:
+    # As ssh and inetd start it; virsh has a transport that runs any command.
+    script = instance.root / "serve"
+    script.write_text(f"#!/bin/sh\nexec {guests.PYTHON} -m virtd.server.main --root {instance.root} --inetd\n")
+    script.chmod(0o755)
+    guest = guests.make(instance.root, "web1")
+    uri = f"qemu+ext:///{instance.mode}?command={script}"
+
+    def virsh(*command: str) -> str:
+        return instance.run("virsh", "--quiet", "--connect", uri, *command).stdout.strip()
+
+    virsh("define", str(guest.file))
+    virsh("start", "web1")
+    guest.wait()
+    assert virsh("list", "--name") == "web1"
+    wait_for(lambda: not processes(instance, "virtd: worker"), "no workers, who end with their clients")
+    assert [process.title for process in processes(instance, "virtd:")] == ["virtd: guest web1"]
+    virsh("suspend", "web1")
+    assert virsh("domstate", "--reason", "web1") == "paused (user)"
+    virsh("destroy", "web1")
+    wait_for(lambda: not instance.processes(), "nothing that is left")

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.guests import Guest, console, qemu
+from tests.e2e.guests import Guest, console, wait_off
 from tests.guests.bootsector import POWER_OFF
 from tests.helpers.instance import Instance
-from tests.helpers.processes import wait_ended
 
 
 @pytest.fixture
@@ -61,11 +60,10 @@ def test_a_client_that_is_killed_leaves_the_console_free(virtd: Instance) -> Non
 
 @pytest.mark.usefixtures("web1")
 def test_the_console_ends_with_the_guest(virtd: Instance) -> None:
-    pid = qemu(virtd, "web1")
     with console(virtd, "web1") as terminal:
         terminal.type(POWER_OFF)
         assert terminal.until_end() == 0
-    assert wait_ended(pid, 10)
+    wait_off(virtd, "web1")
     virtd.virsh("start", "web1")
     with console(virtd, "web1") as terminal:
         virtd.virsh("destroy", "web1")

@@ -14,7 +14,6 @@ import pytest
 from tests.e2e.events import Event, Events, lifecycle, stopped
 from tests.e2e.guests import SECONDS, Guest, appears, console, qemu
 from tests.guests.bootsector import PANIC, POWER_OFF, REBOOT
-from tests.guests.xml import domain
 from tests.helpers.console import Console
 from tests.helpers.instance import Instance
 
@@ -247,8 +246,8 @@ def test_virsh_event_shows_them(virtd: Instance, events: Events, defined: Callab
         shown.until(b"Undefined Removed")
         shown.process.send_signal(signal.SIGINT)
         assert shown.until_end() == 0
-    shown = [line for line in shown.output.decode().split("\r\n") if "'lifecycle'" in line]
-    assert [line.removeprefix("event 'lifecycle' for domain 'web1': ") for line in shown] == [
+    lines = [line for line in shown.output.decode().split("\r\n") if "'lifecycle'" in line]
+    assert [line.removeprefix("event 'lifecycle' for domain 'web1': ") for line in lines] == [
         "Resumed Unpaused",
         "Started Booted",
         "Suspended Paused",

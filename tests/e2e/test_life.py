@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.guests import Guest, qemu
+from tests.e2e.guests import Guest, qemu, wait_off
 from tests.helpers.instance import Instance
-from tests.helpers.processes import wait_ended
 
 UUID = "5d8d4e0d-6e4b-4a3f-9a0e-2b7f0a1c0001"
 
@@ -46,10 +45,9 @@ def test_from_define_to_undefine(virtd: Instance, new_guest: Callable[..., Guest
 
 def test_the_power_button(virtd: Instance, running: Callable[..., Guest]) -> None:
     guest = running("web1")
-    pid = qemu(virtd, "web1")
     virtd.virsh("shutdown", "web1", "--mode", "acpi")
     guest.wait(b"[power button]")
-    assert wait_ended(pid, 10)
+    wait_off(virtd, "web1")
     assert state(virtd, "web1") == "shut off (shutdown)"
 
 
@@ -74,16 +72,16 @@ def test_reboot_and_reset_keep_the_guest_and_its_id(virtd: Instance, running: Ca
     assert (virtd.virsh("domid", "web1"), qemu(virtd, "web1")) == (number, pid)
     # The reboot is over: the power button is a shutdown again.
     virtd.virsh("shutdown", "web1")
-    assert wait_ended(pid, 10)
+    wait_off(virtd, "web1")
+    assert state(virtd, "web1") == "shut off (shutdown)"
 
 
 def test_a_guest_that_powers_itself_off(virtd: Instance, defined: Callable[..., Guest]) -> None:
     defined("web1", then="poweroff")
     virtd.virsh("start", "web1", "--paused")
     assert state(virtd, "web1") == "paused (user)"
-    pid = qemu(virtd, "web1")
     virtd.virsh("resume", "web1")
-    assert wait_ended(pid, 10)
+    wait_off(virtd, "web1")
     assert state(virtd, "web1") == "shut off (shutdown)"
 
 
@@ -162,7 +160,15 @@ def test_ids_are_not_used_twice(virtd: Instance, running: Callable[..., Guest]) 
 
 @pytest.mark.parametrize(
     ("machine", "bus"),
-    [("pc", "virtio"), ("pc", "ide"), ("pc", "sata"), ("pc", "scsi"), ("q35", "virtio"), ("q35", "sata"), ("q35", "scsi")],
+    [
+        ("pc", "virtio"),
+        ("pc", "ide"),
+        ("pc", "sata"),
+        ("pc", "scsi"),
+        ("q35", "virtio"),
+        ("q35", "sata"),
+        ("q35", "scsi"),
+    ],
 )
 def test_a_guest_boots_from_every_bus(running: Callable[..., Guest], machine: str, bus: str) -> None:
     guest = running("web1", machine=machine, bus=bus)

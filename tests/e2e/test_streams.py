@@ -92,7 +92,9 @@ def test_a_stream_by_callbacks(libvirt: ModuleType, connection: Any, console_gue
     stream.abort()
 
 
-def test_force_ends_the_stream_of_the_one_before(libvirt: ModuleType, connect: Callable[..., Any], console_guest: Any) -> None:
+def test_force_ends_the_stream_of_the_one_before(
+    libvirt: ModuleType, connect: Callable[..., Any], console_guest: Any
+) -> None:
     connection = connect()
     guest = connection.lookupByName("web1")
     first, second = connection.newStream(), connection.newStream()

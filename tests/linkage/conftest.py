@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.guests import appears
+from tests.helpers.console import Console
 from tests.helpers.instance import REPOSITORY, Instance
 from tests.helpers.processes import end, wait_ended
 from virtd.drivers.base import Context, Identity
 from virtd.state import paths
+
+NOBODY = 65534
 
 _SERVER = """\
 ListenAddress 127.0.0.1
@@ -54,6 +59,20 @@ def write_program(path: Path, text: str) -> Path:
     path.write_text(text)
     path.chmod(0o755)
     return path
+
+
+def talk(uri: str, instance: Instance, text: bytes) -> None:
+    """`virsh console` of the guest "web" by a URI: the guest says something, and is said something, and answers.
+
+    virsh does not say when it has the console, and the terminal itself would answer till then: so the guest is made to
+    say something (a non-maskable interrupt does it) until that comes.
+    """
+    with Console(["virsh", "-c", uri, "console", "web"], env=instance.environment) as console:
+        while not appears(console, b"[nmi]"):
+            instance.run("virsh", "-c", uri, "inject-nmi", "web")
+        console.type(text)
+        console.until(text)
+        console.leave()
 
 
 class Sshd:
@@ -124,12 +143,29 @@ class Sshd:
 
 
 @pytest.fixture
-def sshd(instance: Instance, need_program: Callable[[str], str]) -> Iterator[Sshd]:
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs for administrators are found, too."""
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin")
+
+
+@pytest.fixture
+def sshd(instance: Instance, need_program: Callable[[str], str], programs: None) -> Iterator[Sshd]:
     """A running sshd for an instance, for which no virtd runs yet."""
-    os.environ["PATH"] += ":/usr/sbin"
     made = Sshd(instance, need_program)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def nobody() -> int:
+    """A user without privileges whom root can become, if that user can run this Python and this virtd."""
+    if os.geteuid():
+        pytest.skip("only root can become somebody else")
+    command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable]
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import virtd.server.main"
+    if subprocess.run([*command, "-c", code], capture_output=True, cwd="/", check=False).returncode:
+        pytest.skip(f"nobody but root can run {sys.executable} and read {REPOSITORY}")
+    return NOBODY
 
 
 @pytest.fixture

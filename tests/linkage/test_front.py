@@ -16,10 +16,9 @@ import pytest
 
 from tests.drivers.remote.conftest import Libvirtd, libvirtd
 from tests.guests import xml
-from tests.helpers.console import Console
 from tests.helpers.instance import Instance
 from tests.helpers.processes import wait_ended
-from tests.linkage.conftest import Sshd
+from tests.linkage.conftest import NOBODY, Sshd, talk
 from tests.server.harness import TOP, URI, Client, Server, children, eventually, guest, title
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -32,7 +31,6 @@ from virtd.server import front as front_module
 
 __all__ = ["libvirtd"]
 
-NOBODY = 65534
 XML = "<domain type='qemu'><name>quiet</name><memory>16384</memory><os><type arch='x86_64'>hvm</type></os></domain>"
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
@@ -108,8 +106,7 @@ def test_titles_say_which_is_which(front: Server, owner: Server) -> None:
         assert client.ping() < 5
 
 
-@root_only
-def test_the_owner_knows_who_the_client_is(front: Server) -> None:
+def test_the_owner_knows_who_the_client_is(front: Server, nobody: int) -> None:
     code = (
         f"import os; os.setresgid(*[{NOBODY}] * 3); os.setresuid(*[{NOBODY}] * 3)\n"
         "from tests.server.harness import Client\n"
@@ -421,11 +418,7 @@ def before(instances: Callable[[], Instance], virtd: Instance) -> Instance:
 def test_a_guest_by_virsh(virtd: Instance, before: Instance, boot_disk: Callable[..., Path]) -> None:
     before.define(xml.boot_domain("web", boot_disk()))
     before.virsh("start", "web")
-    with before.console("web") as console:
-        console.until(b"Connected to domain")
-        console.type(b"by a front")
-        console.until(b"by a front")
-        console.leave()
+    talk(before.uri, before, b"by a front")
     assert virtd.virsh("list", "--name") == "web"
     assert before.virsh("uri") == before.uri
     before.virsh("destroy", "web")
@@ -474,4 +467,3 @@ def test_an_owner_that_is_libvirtd(libvirtd: Libvirtd, instance: Instance) -> No
 def test_the_processes_end(before: Instance) -> None:
     before.stop()
     assert all(wait_ended(process.pid, 10) for process in before.processes())
-    assert Console

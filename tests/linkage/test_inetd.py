@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.guests import xml
-from tests.helpers.console import Console
 from tests.helpers.instance import REPOSITORY, Instance
 from tests.helpers.processes import end, wait_ended
-from tests.linkage.conftest import free_port, write_program
+from tests.linkage.conftest import free_port, talk, write_program
 
 CONTRIB = REPOSITORY / "contrib"
 
@@ -82,17 +81,16 @@ class Inetd:
 
 
 @pytest.fixture(params=["xinetd", "openbsd-inetd"])
-def inetd(request: pytest.FixtureRequest, instance: Instance) -> Iterator[Inetd]:
+def inetd(request: pytest.FixtureRequest, instance: Instance, programs: None) -> Iterator[Inetd]:
     """Each of the two."""
-    os.environ["PATH"] += ":/usr/sbin"
+    if shutil.which("apt-get") is None:
+        pytest.skip("only Debian and Ubuntu have both")
     made = Inetd(instance)
     if request.param == "xinetd":
         need: Callable[[str], str] = request.getfixturevalue("need_program")
         made.adapt(CONTRIB / "xinetd/virtd")
         made.start(need("xinetd"), "-dontfork", "-f", str(made.config), "-pidfile", str(instance.root / "pid"))
     else:
-        if shutil.which("apt-get") is None:
-            pytest.skip("only Debian and Ubuntu have OpenBSD's inetd")
         made.adapt(CONTRIB / "inetd/inetd.conf")
         program = REPOSITORY / ".venv/unpacked/usr/sbin/inetd"
         if not program.exists():
@@ -113,12 +111,7 @@ def test_a_guest_by_virsh(inetd: Inetd, boot_disk: Callable[..., Path], tmp_path
     inetd.virsh("define", str(tmp_path / "web.xml"))
     inetd.virsh("start", "web")
     assert inetd.virsh("list", "--name") == "web"
-    with Console(["virsh", "-c", inetd.uri, "console", "web"], env=inetd.instance.environment) as console:
-        console.until(b"Connected to domain")
-        console.type(b"by inetd")
-        console.until(b"by inetd")
-        assert workers(inetd.instance)
-        console.leave()
+    talk(inetd.uri, inetd.instance, b"by inetd")
     # A daemon on the same directory sees the same guest.
     inetd.instance.start()
     assert inetd.instance.virsh("domstate", "web") == "running"

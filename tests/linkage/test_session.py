@@ -16,9 +16,7 @@ from tests.guests import xml
 from tests.guests.bootsector import write_boot_disk
 from tests.helpers.instance import REPOSITORY, Instance
 from tests.helpers.processes import wait_ended
-from tests.linkage.conftest import write_program
-
-NOBODY = 65534
+from tests.linkage.conftest import NOBODY, write_program
 
 
 class User:
@@ -80,8 +78,10 @@ class User:
 
 
 @pytest.fixture
-def user(instance: Instance, need_program: Callable[[str], str]) -> Iterator[User]:
+def user(request: pytest.FixtureRequest, instance: Instance, need_program: Callable[[str], str]) -> Iterator[User]:
     """A user."""
+    if os.geteuid() == 0:
+        request.getfixturevalue("nobody")
     need_program("virsh")
     made = User(instance, need_program)
     yield made

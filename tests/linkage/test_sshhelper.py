@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import importlib
 import os
 import socket
 import subprocess
@@ -11,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.instance import Instance
+from tests.helpers.instance import REPOSITORY, Instance
 from virtd.protocol import codec
 from virtd.protocol.framing import Framer
 from virtd.protocol.messages import make_call
 from virtd.protocol.programs import METHODS
+from virtd.server.sshhelper import command
 
 
 def helper(*arguments: str, root: Path | None = None, **options: object) -> subprocess.CompletedProcess[bytes]:
@@ -56,9 +59,8 @@ def test_version() -> None:
     assert helper("--version").stdout == b"virt-ssh-helper 0.1.0 (libvirt 9.0.0)\n"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_the_system_without_a_server_is_for_root(tmp_path: Path) -> None:
-    result = helper("qemu:///system", preexec_fn=lambda: os.setreuid(65534, 65534), root=None)
+def test_the_system_without_a_server_is_for_root(nobody: int) -> None:
+    result = helper("qemu:///system", user=nobody, cwd=REPOSITORY)
     if b"Permission denied" not in result.stderr:
         assert b"without a server, qemu:///system is for root only" in result.stderr
     assert result.returncode == 5
@@ -143,10 +145,19 @@ def test_the_client_is_gone_before_the_answer(tmp_path: Path) -> None:
 
 
 def test_the_man_page_has_all_options() -> None:
-    from tests.helpers.instance import REPOSITORY
-    from virtd.server.sshhelper import command
-
     page = (REPOSITORY / "man/virt-ssh-helper.1").read_text().replace("\\-", "-")
     for parameter in command.params:
         for option in parameter.opts:
-            assert option in page, option
+            assert option in page or option == "uri", option
+
+
+def test_the_entry_points_are_there() -> None:
+    """What setup.cfg calls a program is a function."""
+    parser = configparser.ConfigParser()
+    parser.read(REPOSITORY / "setup.cfg")
+    scripts = dict(
+        line.split(" = ") for line in parser["options.entry_points"]["console_scripts"].splitlines() if line.strip()
+    )
+    assert {"virtd", "virt-ssh-helper"} <= scripts.keys()
+    module, _, function = scripts["virt-ssh-helper"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
