@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from tests.helpers.instance import REPOSITORY
-from tests.helpers.processes import descendants, end
 from tests.server.harness import Client, Server, children, eventually
 from virtd.protocol.records import Domain
 
@@ -117,7 +116,7 @@ def test_limits_hold(tmp_path: Path) -> None:
 def test_the_models(tmp_path: Path, model: str, deadlocks: bool) -> None:
     """The same dispatcher and the same driver in one process and one poll loop: it waits for itself, and for ever."""
     command = [sys.executable, str(MODELS / "serve"), model, str(tmp_path)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE)
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert running.stdout
         assert running.stdout.readline() == b"ready\n"
@@ -139,10 +138,9 @@ def test_the_models(tmp_path: Path, model: str, deadlocks: bool) -> None:
             # It has not gone astray: what it waits for is its own answer.
             assert _waits_for_itself(running.pid, path)
     finally:
-        below = [process.pid for process in descendants([running.pid])]
-        os.kill(running.pid, signal.SIGKILL)
+        # All at once: a model that is looked at process by process may fork meanwhile.
+        os.killpg(running.pid, signal.SIGKILL)
         running.wait()
-        end(below)
         assert running.stdout
         running.stdout.close()
 
