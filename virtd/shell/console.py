@@ -2,6 +2,7 @@
 
 import os
 import select
+import sys
 from typing import Any
 
 from virtd import constants as c
@@ -36,11 +37,15 @@ def attach(session: Session, domain: Any, device: str | None, flags: int) -> Non
         raise Failure("The domain is not running")
     escape = session.escape
     key = f" (Ctrl + {escape[1]})" if len(escape) == 2 else ""
-    session.say(f"Connected to domain '{domain.name}'\nEscape character is {escape}{key}\n")
     with session.stream("domain_open_console", domain, device, flags) as transfer:
         try:
             with terminal.Raw(keyboard):
-                copy(transfer.descriptor, keyboard, 1, escape_byte(escape))
+                # Said when it is true: what is typed from now on goes to the guest.
+                session.say(f"Connected to domain '{domain.name}'\r\nEscape character is {escape}{key}\r\n")
+                sys.stdout.flush()
+                left = copy(transfer.descriptor, keyboard, 1, escape_byte(escape))
+            if left:
+                transfer.hang_up()
         except terminal.Interrupted:
             transfer.abort()
 
@@ -52,8 +57,11 @@ def escape_byte(escape: str) -> int:
     return escape.encode()[0]
 
 
-def copy(guest: int, keyboard: int, screen: int, escape: int) -> None:
+def copy(guest: int, keyboard: int, screen: int, escape: int) -> bool:
     """Copy between a console and a terminal until the escape byte is typed or either has ended.
+
+    Returns:
+        Whether the user left, rather than the guest.
 
     Nothing is read that could not be passed on: a guest that does not read holds up the keyboard only.
     """
@@ -72,7 +80,7 @@ def copy(guest: int, keyboard: int, screen: int, escape: int) -> None:
                 to_guest, sign, _ = typed.partition(bytes([escape]))
                 if sign or not typed:
                     _write(guest, to_guest)
-                    return
+                    return True
             elif descriptor == screen and events & select.POLLOUT:
                 to_screen = to_screen[os.write(screen, to_screen) :]
             elif descriptor == guest:
@@ -81,7 +89,7 @@ def copy(guest: int, keyboard: int, screen: int, escape: int) -> None:
                 if events & (select.POLLIN | select.POLLHUP | select.POLLERR) and not to_screen:
                     to_screen = _read(guest)
                     if not to_screen:
-                        return
+                        return False
 
 
 def _read(descriptor: int) -> bytes:

@@ -3,7 +3,7 @@
 qemu:///session                 this user's guests, in this process
 qemu:///system                  the machine's: in this process for root, by way of the server for others
 qemu:///embed?root=DIR          an instance below a directory, in this process
-qemu+TRANSPORT://…, qemu://HOST/…    a server
+qemu+TRANSPORT://…, qemu://HOST/…, …?socket=PATH    a server
 """
 
 import os
@@ -37,8 +37,8 @@ def open_link(session: "Session") -> tuple[Connection, bool]:
     uri = session.uri = session.uri or default_uri(session.root)
     scheme, _, rest = uri.partition("://")
     authority, _, path = rest.partition("/")
-    path = path.partition("?")[0]
-    local = "+" not in scheme and not authority
+    path, _, query = path.partition("?")
+    local = "+" not in scheme and not authority and "socket=" not in query
     place = paths.find(session.root)
     if not (session.root or os.environ.get("VIRTD_ROOT")):
         if path == "session":

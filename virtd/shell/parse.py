@@ -22,7 +22,7 @@ def parse(words: list[str]) -> Args:
     if HELP in values and not any(option.name == HELP for option in command.options):
         manual = index.find("help")
         assert manual is not None
-        return Args(manual, {"command": command.name})
+        return Args(manual, {"command": [command.name]})
     for option in command.options:
         if option.required and option.name not in values:
             raise Failure(f"command '{command.name}' requires <{option.name}> option")

@@ -14,7 +14,10 @@ def run_line(session: Session, line: str) -> bool:
     """Run the commands of a line; whether the last one succeeded."""
     try:
         commands = [parse.parse(command) for command in words.split(line)]
-    except (Failure, words.WordsError) as error:
+    except Failure as error:
+        report(session, error)
+        return False
+    except words.WordsError as error:
         session.complain(str(error))
         return False
     return run_all(session, commands)
@@ -25,7 +28,7 @@ def run_words(session: Session, command: list[str]) -> bool:
     try:
         args = parse.parse(command)
     except Failure as error:
-        session.complain(str(error))
+        report(session, error)
         return False
     return run_all(session, [args])
 

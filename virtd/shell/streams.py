@@ -7,6 +7,7 @@ ended by finish() or abort(), which a `with` block does by itself.
 
 import os
 import pickle
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from virtd.errors import VirtError
 
 # The largest message between the two processes: an error with all its strings.
 _MESSAGE = 1 << 17
+# How many seconds the other end has to take leave.
+_PATIENCE = 5.0
 
 
 class Transfer:
@@ -94,6 +97,14 @@ class Transfer:
             self._close()
             self._outcome()
         finally:
+            self._reap()
+
+    def hang_up(self) -> None:
+        """Leave a conversation that has no end of its own; what the other end makes of it does not matter."""
+        if self._child:
+            self._close()
+            if not select.select([self._reports], [], [], _PATIENCE)[0]:
+                os.kill(self._child, signal.SIGTERM)
             self._reap()
 
     def abort(self) -> None:

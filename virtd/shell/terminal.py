@@ -45,7 +45,7 @@ class Raw:
         sys.stdout.flush()
         self._before = termios.tcgetattr(self._descriptor)
         self._handlers = {one: signal.signal(one, _interrupt) for one in _SIGNALS}
-        tty.setraw(self._descriptor)
+        tty.setraw(self._descriptor, termios.TCSADRAIN)
         if not self._output:
             changed = termios.tcgetattr(self._descriptor)
             changed[1] = self._before[1]
