@@ -23,9 +23,7 @@ def test_virtd_starts_answers_and_stops(instance: Instance) -> None:
     assert instance.pid in [process.pid for process in instance.processes()]
     assert instance.virsh("uri") == instance.uri
     assert instance.virsh("list", "--all", "--name") == ""
-    assert instance.virsh_error("domstate", "nobody") == (
-        "failed to get domain 'nobody'\nDomain not found: no domain with matching name 'nobody'"
-    )
+    assert instance.virsh_error("domstate", "nobody") == "failed to get domain 'nobody'"
     instance.stop()
     assert instance.pid is None
     assert instance.processes() == []
