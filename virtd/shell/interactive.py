@@ -148,17 +148,48 @@ def _alive(session: Session) -> Iterator[None]:
         yield
         return
 
+    reading = False
+    again = interrupted = False
+
+    def leave() -> None:
+        # input() lets one more handler run when it already has the exception, and fails if it does: so none may be due.
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+        signal.raise_signal(signal.SIGIO)
+        raise KeyboardInterrupt
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        if not reading:
+            leave()
+        interrupted = True
+
     def take_in(*_: object) -> None:
+        # Neither Ctrl-C nor another arrival may break into a message which is half read.
+        nonlocal reading, again, interrupted
+        again = True
+        if reading:
+            return
+        reading = True
         try:
-            client.read()
+            while again:
+                again = False
+                client.read()
         except (VirtError, OSError, ValueError):
             pass  # the next command hears of it
+        finally:
+            reading = False
         if client.broken:
             fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+        if interrupted:
+            interrupted = False
+            leave()
 
     descriptor = os.dup(client.fileno())
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    before = signal.signal(signal.SIGIO, take_in)
+    earlier = [
+        (number, signal.signal(number, handler))
+        for number, handler in ((signal.SIGINT, interrupt), (signal.SIGIO, take_in))
+    ]
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
@@ -166,5 +197,6 @@ def _alive(session: Session) -> Iterator[None]:
         yield
     finally:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
-        signal.signal(signal.SIGIO, before)
+        for number, handler in reversed(earlier):
+            signal.signal(number, handler)
         os.close(descriptor)
