@@ -11,10 +11,11 @@ import pytest
 
 from virtd.conf.domain import Domain, assign_aliases, parse_domain
 from virtd.conf.host import GOLDEN_HOST
-from virtd.drivers.qemu import confine, probe
-from virtd.drivers.qemu.binary import Binary
 from virtd.drivers.qemu.command import Command, Setup, build
-from virtd.drivers.qemu.monitor import Monitor
+from virtd.drivers.qemu.host import probe
+from virtd.drivers.qemu.host.binary import Binary
+from virtd.drivers.qemu.monitor.client import Monitor
+from virtd.drivers.qemu.run import confine
 from virtd.state import sockets
 
 QEMU = "/usr/bin/qemu-system-x86_64"

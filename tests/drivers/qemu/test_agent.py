@@ -12,9 +12,9 @@ import pytest
 from tests.drivers.qemu.instance import Instance
 from virtd import constants as c
 from virtd import deadlines
-from virtd.drivers.qemu import guestinfo
-from virtd.drivers.qemu.agent import Agent
-from virtd.drivers.qemu.agentclient import AgentError
+from virtd.drivers.qemu.agent import info as guestinfo
+from virtd.drivers.qemu.agent.channel import Agent
+from virtd.drivers.qemu.agent.client import AgentError
 from virtd.errors import VirtError
 
 Answers = Callable[[dict[str, object]], bytes]

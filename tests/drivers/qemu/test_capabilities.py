@@ -10,8 +10,8 @@ from lxml import etree
 from tests.drivers.qemu.commandline import QEMU, domain_xml
 from virtd import constants as c
 from virtd.conf.domain import parse_domain
-from virtd.drivers.qemu import capabilities, hostfacts, kvm
-from virtd.drivers.qemu.capabilities import Capabilities
+from virtd.drivers.qemu.host import capabilities, hostfacts, kvm
+from virtd.drivers.qemu.host.capabilities import Capabilities
 from virtd.errors import VirtError
 from virtd.state import paths
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from virtd.drivers.qemu import cgroup
+from virtd.drivers.qemu.run import cgroup
 from virtd.state import undo
 
 

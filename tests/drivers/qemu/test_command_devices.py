@@ -16,8 +16,8 @@ from tests.drivers.qemu.commandline import (
     options,
     parse,
 )
-from virtd.drivers.qemu.binary import Binary
 from virtd.drivers.qemu.command import Setup, build, storage
+from virtd.drivers.qemu.host.binary import Binary
 from virtd.errors import VirtError
 
 __all__ = ["binary"]

@@ -14,8 +14,8 @@ from tests.drivers.qemu.commandline import (
     options,
     parse,
 )
-from virtd.drivers.qemu.binary import Binary
 from virtd.drivers.qemu.command import Setup, build
+from virtd.drivers.qemu.host.binary import Binary
 
 __all__ = ["binary"]
 

@@ -11,8 +11,8 @@ from tests.drivers.qemu.commandline import binary, domain_xml, running
 from virtd.conf.domain import Domain
 from virtd.conf.domain.base import Device, PciAddress
 from virtd.drivers.qemu import shape
-from virtd.drivers.qemu.binary import Binary
-from virtd.drivers.qemu.monitor import Monitor
+from virtd.drivers.qemu.host.binary import Binary
+from virtd.drivers.qemu.monitor.client import Monitor
 from virtd.state import undo
 
 __all__ = ["binary"]

@@ -15,8 +15,8 @@ from tests.drivers.qemu.commandline import FILE, binary, disk, domain_xml, inter
 from virtd import constants as c
 from virtd.conf.xml.model import Model
 from virtd.drivers.qemu import command
-from virtd.drivers.qemu.binary import Binary
 from virtd.drivers.qemu.command import Setup, build, refused
+from virtd.drivers.qemu.host.binary import Binary
 from virtd.errors import VirtError
 
 __all__ = ["binary"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from virtd import constants as c
-from virtd.drivers.qemu import confine
+from virtd.drivers.qemu.run import confine
 from virtd.errors import VirtError
 from virtd.state import undo
 

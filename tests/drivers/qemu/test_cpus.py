@@ -16,9 +16,9 @@ from virtd.conf.cpu import x86map
 from virtd.conf.domain.cpu import Cpu
 from virtd.conf.xml.document import parse_document
 from virtd.conf.xml.model import View
-from virtd.drivers.qemu import hostcpu, hostfacts, probe
-from virtd.drivers.qemu.binary import Binary, CpuModel
 from virtd.drivers.qemu.command.cpusettle import settle
+from virtd.drivers.qemu.host import hostcpu, hostfacts, probe
+from virtd.drivers.qemu.host.binary import Binary, CpuModel
 from virtd.errors import VirtError
 
 pytestmark = pytest.mark.skipif(not os.path.exists(QEMU), reason="needs QEMU")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.drivers.qemu.instance import Instance
 from virtd import constants as c
-from virtd.drivers.qemu import plugging
+from virtd.drivers.qemu.plug import live as plugging
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 

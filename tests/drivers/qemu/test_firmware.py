@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from virtd.drivers.qemu import firmware
+from virtd.drivers.qemu.run import firmware
 
 
 def describe(folder: Path, name: str, *features: str, machines: str = "pc-q35-*", code: str = "") -> None:

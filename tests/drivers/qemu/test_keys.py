@@ -3,7 +3,7 @@
 import pytest
 
 from virtd import constants as c
-from virtd.drivers.qemu import keys
+from virtd.drivers.qemu.screen import keys
 from virtd.errors import VirtError
 
 # (numbering, code, QEMU's number): A, Enter, right Alt, Delete, F12, Print.

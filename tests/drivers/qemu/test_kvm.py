@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from virtd import deadlines
-from virtd.drivers.qemu import kvm
+from virtd.drivers.qemu.host import kvm
 
 
 def alive(process: int) -> bool:

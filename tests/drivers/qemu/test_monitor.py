@@ -13,7 +13,7 @@ import pytest
 
 from virtd import constants as c
 from virtd import deadlines
-from virtd.drivers.qemu.monitor import Monitor, MonitorClosed, QMPError
+from virtd.drivers.qemu.monitor.client import Monitor, MonitorClosed, QMPError
 from virtd.state import sockets
 
 QEMU = "/usr/bin/qemu-system-x86_64"

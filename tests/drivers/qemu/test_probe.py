@@ -10,8 +10,8 @@ import pytest
 
 from virtd import constants as c
 from virtd import deadlines
-from virtd.drivers.qemu import binary, probe
-from virtd.drivers.qemu.monitor import Monitor
+from virtd.drivers.qemu.host import binary, probe
+from virtd.drivers.qemu.monitor.client import Monitor
 from virtd.errors import VirtError
 
 QEMU = "/usr/bin/qemu-system-x86_64"

@@ -3,8 +3,8 @@
 import pytest
 
 from virtd import constants as c
-from virtd.drivers.qemu.qmp import Event
-from virtd.drivers.qemu.reactions import Reaction, react
+from virtd.drivers.qemu.monitor.qmp import Event
+from virtd.drivers.qemu.run.reactions import Reaction, react
 from virtd.drivers.qemu.status import Status, decode
 
 RUNNING = (c.VIR_DOMAIN_RUNNING, c.VIR_DOMAIN_RUNNING_BOOTED)

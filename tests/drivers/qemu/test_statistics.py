@@ -11,7 +11,8 @@ import pytest
 from tests.drivers.qemu.instance import Instance
 from virtd import constants as c
 from virtd import deadlines
-from virtd.drivers.qemu import ask, facts
+from virtd.drivers.qemu.monitor import ask
+from virtd.drivers.qemu.stats import facts
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain, DomainStatsRecord
 from virtd.state import locks

@@ -11,7 +11,7 @@ from tests.drivers.qemu.instance import Instance
 from virtd import constants as c
 from virtd import deadlines
 from virtd.drivers import typed
-from virtd.drivers.qemu import tuning
+from virtd.drivers.qemu.tune import limits as tuning
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain, TypedParam
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from virtd.conf.domain import Domain as Config
-from virtd.drivers.qemu import plugging
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.lifecycle import Lifecycle
+from virtd.drivers.qemu.plug import live as plugging
 from virtd.protocol.records import Domain
 from virtd.state import files
 

@@ -5,10 +5,10 @@ import socket
 from virtd import LIBVIRT_VERSION
 from virtd import constants as c
 from virtd.conf.domain import assign_aliases
-from virtd.drivers.qemu import confine, launch
 from virtd.drivers.qemu.command import build
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.run import confine, launch
 from virtd.errors import VirtError, unsupported_flags
 
 # CONNECT_SUPPORTS_FEATURE: what this driver can do. The server itself knows about keepalive and descriptors.

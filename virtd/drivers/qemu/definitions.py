@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from virtd import constants as c
 from virtd import uuids
 from virtd.conf.domain import Domain as Config
-from virtd.drivers.qemu import stored, tpm
+from virtd.drivers.qemu import stored
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import identity
 from virtd.drivers.qemu.guests import Entry
+from virtd.drivers.qemu.run import tpm
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
 from virtd.state import files, locks

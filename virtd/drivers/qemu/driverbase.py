@@ -10,9 +10,9 @@ from virtd.conf.xml import schema
 from virtd.conf.xml.document import parse_document
 from virtd.drivers.base import Context, Driver
 from virtd.drivers.qemu import stored
-from virtd.drivers.qemu.capabilities import Capabilities
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Entry, Guests
+from virtd.drivers.qemu.host.capabilities import Capabilities
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain

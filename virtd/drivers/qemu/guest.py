@@ -25,7 +25,7 @@ from virtd import deadlines
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import format_domain
 from virtd.drivers.qemu import shape, status
-from virtd.drivers.qemu.monitor import Event, Monitor
+from virtd.drivers.qemu.monitor.client import Event, Monitor
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.state import files, locks, sockets

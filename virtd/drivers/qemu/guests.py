@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from virtd import constants as c
 from virtd import uuids
-from virtd.drivers.qemu import status, supervisor
+from virtd.drivers.qemu import status
 from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.run import supervisor
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain

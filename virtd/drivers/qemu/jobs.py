@@ -4,8 +4,9 @@ No call of this driver works as a job yet, so that there is none; what is said o
 """
 
 from virtd import constants as c
-from virtd.drivers.qemu import ask, shape
+from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.lifecycle import Lifecycle
+from virtd.drivers.qemu.monitor import ask
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, TypedParam
 from virtd.state import files

@@ -1,4 +1,4 @@
-"""The life of guests: start, stop, pause, reboot. How QEMU is started is told in launch.py.
+"""The life of guests: start, stop, pause, reboot. How QEMU is started is told in run/launch.py.
 
 A change of state is asked of QEMU under the guest's lock, and recorded by its supervisor; the call returns when it
 has been. Destroying alone needs no lock: it must work whatever a guest hangs on.
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 from virtd import constants as c
 from virtd import deadlines
-from virtd.drivers.qemu import launch
 from virtd.drivers.qemu.definitions import Definitions
 from virtd.drivers.qemu.guest import Guest, SupervisorGone
 from virtd.drivers.qemu.guests import Entry
-from virtd.drivers.qemu.monitor import Event, Monitor
+from virtd.drivers.qemu.monitor.client import Event, Monitor
+from virtd.drivers.qemu.run import launch
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
 from virtd.state import files, locks
@@ -32,7 +32,7 @@ _CREATE_FLAGS = (
     | c.VIR_DOMAIN_START_VALIDATE
     | c.VIR_DOMAIN_START_RESET_NVRAM
 )
-# How long the destruction of a guest may take: QEMU is asked, then killed (supervisor.py).
+# How long the destruction of a guest may take: QEMU is asked, then killed (run/supervisor.py).
 DESTROY_SECONDS = 20.0
 
 
@@ -155,7 +155,7 @@ class Lifecycle(Definitions):
         Args:
             domain: the guest.
             call: libvirt's name of the call.
-            agent_only: whether only the guest agent may be asked (agentcalls.py).
+            agent_only: whether only the guest agent may be asked (agent/calls.py).
             reboots: whether the guest is to come back.
         """
         if not reboots and not self.guests.find(domain).active:

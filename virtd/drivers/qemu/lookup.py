@@ -3,10 +3,10 @@
 from virtd import constants as c
 from virtd import uuids
 from virtd.conf.domain import format_domain
-from virtd.drivers.qemu import guestcpu
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import vcpu_count
 from virtd.drivers.qemu.guests import Entry
+from virtd.drivers.qemu.run import guestcpu
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
 from virtd.state import files

@@ -11,8 +11,6 @@ descriptors' numbers stand on the command line.
 """
 
 from virtd.conf.domain import Domain
-from virtd.drivers.qemu import confine
-from virtd.drivers.qemu.binary import Binary
 from virtd.drivers.qemu.command import (
     audio,
     controllers,
@@ -28,6 +26,8 @@ from virtd.drivers.qemu.command import (
     refused,
 )
 from virtd.drivers.qemu.command.line import Command, Line, Setup, join
+from virtd.drivers.qemu.host.binary import Binary
+from virtd.drivers.qemu.run import confine
 
 __all__ = ["Command", "Setup", "build"]
 

@@ -8,8 +8,8 @@ from virtd import constants as c
 from virtd.conf.cpu import x86, x86map
 from virtd.conf.cpu.document import CpuDefinition, of_guest, set_policies
 from virtd.conf.domain.cpu import Cpu
-from virtd.drivers.qemu import cpumodels
-from virtd.drivers.qemu.binary import Binary
+from virtd.drivers.qemu.host import cpumodels
+from virtd.drivers.qemu.host.binary import Binary
 from virtd.errors import VirtError
 
 

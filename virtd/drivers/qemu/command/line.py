@@ -14,8 +14,8 @@ from virtd.conf.domain import Domain
 from virtd.conf.domain.base import Info
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.disk import Secret
-from virtd.drivers.qemu import confine
-from virtd.drivers.qemu.binary import Binary
+from virtd.drivers.qemu.host.binary import Binary
+from virtd.drivers.qemu.run import confine
 from virtd.errors import VirtError
 from virtd.state import files, undo
 

@@ -8,10 +8,10 @@ from virtd.conf.domain.base import Info
 from virtd.conf.domain.basics import is_i440fx, is_q35
 from virtd.conf.domain.features import Features
 from virtd.conf.domain.os import FwCfgs, Loader, Nvram, Smbios
-from virtd.drivers.qemu import firmware
 from virtd.drivers.qemu.command.line import Line, devices_with_boot_order, escape, internal, join, unsupported
 from virtd.drivers.qemu.command.memory import uses_default_memory
 from virtd.drivers.qemu.command.storage import local_path
+from virtd.drivers.qemu.run import firmware
 from virtd.errors import VirtError
 from virtd.state import files
 

@@ -1,0 +1,534 @@
+"""The supervisor: the process beside each QEMU, its parent, and the only one that records what becomes of the guest.
+
+It starts QEMU, reaps it, listens on a monitor of its own, writes the status file and the journal, carries out what
+the guest's own shutdowns and resets lead to, and cleans up at the end. It holds no state but what is in the status
+file: killed, it is replaced by the next process that looks (`replace`), and the replacement takes over a QEMU which
+is not its child, by pidfd and sockets.
+
+It never blocks on QEMU: whatever it sends there it does not wait for. It takes no state change lock but the one of a
+guest that has ended, and only if that is free.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from virtd import constants as c
+from virtd import deadlines
+from virtd.drivers.qemu import shape
+from virtd.drivers.qemu.guest import Guest, listen
+from virtd.drivers.qemu.monitor import qmp
+from virtd.drivers.qemu.run import interfaces as _interfaces  # noqa: F401 - how its notes are undone
+from virtd.drivers.qemu.run import reactions
+from virtd.drivers.qemu.status import Status
+from virtd.errors import VirtError
+from virtd.state import files, locks, sockets
+from virtd.state.commit import Generation
+from virtd.state.process import Process, detach, log, stat_fields
+from virtd.state.undo import undo
+
+# How long QEMU may take to end when it is asked to: it may have to flush caches to slow storage.
+TERM_SECONDS = 10.0
+# … and to end when it is killed, before that is reported as impossible (uninterruptible sleep).
+KILL_SECONDS = 5.0
+# A monitor connection that breaks although QEMU runs is made anew after this time.
+RECONNECT_SECONDS = 1.0
+# A full disk is tried again after this time.
+RETRY_SECONDS = 1.0
+
+
+# Ends which the guest brought about itself.
+_BY_GUEST = (None, c.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
+
+
+class Supervisor:
+    """The supervision of one guest, in the process that does it.
+
+    Args:
+        guest: the guest's directory.
+        generation: the instance's generation, where everything is committed.
+        definition: path of the guest's persistent definition, which exists or not.
+        status: the guest's facts so far.
+        child: whether QEMU is a child of this process, to be reaped.
+    """
+
+    def __init__(self, guest: Guest, generation: Generation, definition: str, status: Status, *, child: bool) -> None:
+        assert status.process is not None
+        self._guest = guest
+        self._generation = generation
+        self._definition = definition
+        self._status = status
+        self._child = child
+        self._pid = status.process.pid
+        self._qemu = os.pidfd_open(self._pid)
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._clients: dict[int, _Client] = {}
+        self._events: socket.socket | None = None
+        self._output = bytearray()
+        self._reader = qmp.Reader(guest.name)
+        self._untold: list[reactions.Told] = []  # events that are not in the journal yet
+        self._end_reason: int | None = None
+        self._ended = False
+        self._starting: tuple[_Client, int] | None = None  # who waits for the guest to run; STARTED_* detail
+        self._listener = listen(guest.control_path)
+        self._listener.setblocking(False)
+        self._watch(self._qemu, self._exited)
+        self._watch(self._listener.fileno(), self._accept)
+        self._connect()
+        if status.owner is not None:
+            self._follow(status.owner)
+
+    def run(self) -> None:
+        """Supervise until QEMU has ended and everything has been cleaned up."""
+        while not self._ended:
+            left = max(0.0, min(self._timers)[0] - time.monotonic()) if self._timers else None
+            for descriptor, _ in self._poll.poll(None if left is None else int(left * 1000) + 1):
+                handler = self._handlers.get(descriptor)
+                if handler is not None:
+                    handler()
+            now = time.monotonic()
+            due = [action for at, action in self._timers if at <= now]
+            self._timers = [timer for timer in self._timers if timer[0] > now]
+            for action in due:
+                action()
+
+    def attach(self, leash: socket.socket) -> None:
+        """Serve the process that starts the guest: if it dies before the guest is published, the guest ends."""
+        client = _Client(leash, starter=True)
+        self._clients[leash.fileno()] = client
+        self._watch(leash.fileno(), lambda: self._serve(client))
+
+    # Waiting
+
+    def _watch(self, descriptor: int, handler: Callable[[], None], events: int = select.POLLIN) -> None:
+        self._handlers[descriptor] = handler
+        self._poll.register(descriptor, events)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._handlers.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
+
+    def _after(self, seconds: float, action: Callable[[], None]) -> None:
+        self._timers.append((time.monotonic() + seconds, action))
+
+    # QEMU's own monitor of events
+
+    def _connect(self) -> None:
+        if self._ended or self._events is not None:
+            return
+        try:
+            self._events = sockets.connect(self._guest.events_path, timeout=0.1)
+        except OSError:
+            self._after(RECONNECT_SECONDS, self._connect)
+            return
+        self._events.setblocking(False)
+        self._reader = qmp.Reader(self._guest.name)
+        self._output.clear()
+        self._watch(self._events.fileno(), self._hear)
+        self._send("qmp_capabilities")
+        # What happened while nobody listened: the answer is compared with the status.
+        self._send("query-status")
+
+    def _send(self, command: str) -> None:
+        if self._events is None:
+            return
+        self._output += qmp.encode_command(command, None, command)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._events is None:
+            return
+        try:
+            while self._output:
+                del self._output[: self._events.send(self._output)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._output.clear()  # the end of the connection is seen by reading
+        self._poll.modify(self._events.fileno(), select.POLLIN | (select.POLLOUT if self._output else 0))
+
+    def _hear(self) -> None:
+        if self._events is None:
+            return
+        self._flush()
+        try:
+            data = self._events.recv(65536)
+            messages = self._reader.feed(data) if data else None
+        except BlockingIOError:
+            return
+        except (OSError, VirtError):
+            messages = None
+        if messages is None:
+            self._unwatch(self._events.fileno())
+            self._events.close()
+            self._events = None
+            self._after(RECONNECT_SECONDS, self._connect)
+            return
+        for message in messages:
+            if isinstance(message, qmp.Event):
+                self._record(message)
+            elif isinstance(message, qmp.Answer):
+                self._hear_answer(message)
+
+    def _hear_answer(self, answer: qmp.Answer) -> None:
+        if answer.id == "query-status" and answer.error is None:
+            self._reconcile(answer.result)
+        elif answer.id == "cont" and answer.error is not None and self._starting:
+            # The start has failed at its last step.
+            client, _ = self._starting
+            self._starting = None
+            self._reply(client, error=qmp.QMPError("cont", *answer.error))
+        elif answer.error is not None:
+            log(f"QEMU refused '{answer.id}': {answer.error[1]}")
+
+    def _record(self, event: qmp.Event) -> None:
+        """Commit what an event means, then do what follows from it."""
+        before = self._status.encode()
+        try:
+            reaction = reactions.react(self._status, event)
+        except VirtError as error:
+            log(f"event {event.name} of QEMU not understood: {error}")
+            return
+        if self._starting and event.name == "RESUME":
+            self._publish(reaction)
+        elif self._status.active and (reaction.events or self._status.encode() != before):
+            self._commit(reaction.events)
+        for command in reaction.commands:
+            self._send(command)
+        if reaction.end is not None and self._end_reason is None:
+            self._end(reaction.end)
+        self._answer_synced()
+
+    def _reconcile(self, result: object) -> None:
+        """Take over a change of the CPUs' state that nobody has recorded."""
+        running = shape.as_table(result, "query-status").get("running") is True
+        known = self._status.state
+        if not self._status.active or (known, running) not in (
+            (c.VIR_DOMAIN_RUNNING, False),
+            (c.VIR_DOMAIN_PAUSED, True),
+        ):
+            return
+        self._record(qmp.Event("RESUME" if running else "STOP", {}, self._status.seen))
+
+    def _commit(self, events: list[reactions.Told]) -> bool:
+        """Let everybody see the status as it is now, and hear of events; what the disk does not take is tried again."""
+        status = self._status
+        self._untold += events
+        try:
+            with self._generation.commit() as change:
+                status.publish(self._guest.status_path, change)
+                for name, arguments in self._untold:
+                    change.event("qemu", name, domain=[status.name, status.uuid, status.id], args=arguments)
+        except VirtError as error:
+            log(f"what has happened cannot be written down: {error}")
+            self._after(RETRY_SECONDS, self._retry)
+            return False
+        self._untold.clear()
+        return True
+
+    def _retry(self) -> None:
+        self._commit([])
+
+    # The end
+
+    def _follow(self, owner: Process) -> None:
+        """End the guest when the process it is bound to has ended."""
+        try:
+            descriptor = os.pidfd_open(owner.pid)
+        except ProcessLookupError:
+            self._end(c.VIR_DOMAIN_SHUTOFF_DESTROYED)
+            return
+        if not owner.alive():
+            self._end(c.VIR_DOMAIN_SHUTOFF_DESTROYED)
+            return
+
+        def gone() -> None:
+            self._unwatch(descriptor)
+            self._end(c.VIR_DOMAIN_SHUTOFF_DESTROYED)
+
+        self._watch(descriptor, gone)
+
+    def _end(self, reason: int, *, graceful: bool = False) -> None:
+        """Ask QEMU to end, and insist unless that was to be graceful; _exited() does the rest."""
+        self._end_reason = reason
+        # A stopped process would not even hear of SIGTERM.
+        if _stopped(self._pid) and not graceful:
+            self._kill()
+            return
+        self._signal(signal.SIGTERM)
+        self._after(TERM_SECONDS, self._give_up if graceful else self._kill)
+
+    def _kill(self) -> None:
+        if not self._ended:
+            self._signal(signal.SIGKILL)
+            self._after(KILL_SECONDS, lambda: self._refuse("SIGKILL"))
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            signal.pidfd_send_signal(self._qemu, number)
+        except ProcessLookupError:
+            pass  # it has ended by itself, which the poll will say next
+
+    def _give_up(self) -> None:
+        if not self._ended:
+            self._end_reason = None
+            self._refuse("SIGTERM")
+
+    def _refuse(self, sent: str) -> None:
+        """Tell those who wait for QEMU's end that it does not come."""
+        text = f"Failed to terminate process {self._pid} of guest '{self._guest.name}' with {sent}"
+        error = VirtError(c.VIR_ERR_SYSTEM_ERROR, f"{text}: Device or resource busy")
+        for client in [client for client in self._clients.values() if client.awaits_end]:
+            client.awaits_end = False
+            self._reply(client, error=error)
+
+    def _exited(self) -> None:
+        """QEMU has ended: record it, clean up, and let everybody go who waited for it."""
+        self._ended = True
+        if self._events is not None:
+            self._hear_the_rest()
+        code = _reap(self._pid) if self._child else None
+        log(f"QEMU has ended{'' if code is None else f' with {_describe(code)}'}")
+        starter = next((client for client in self._clients.values() if client.starter), None)
+        finish(self._guest, self._generation, self._definition, self._status, self._end_reason)
+        for client in list(self._clients.values()):
+            if client.awaits_end:
+                self._reply(client)
+        if starter is not None and not self._status.active:
+            self._answer(starter, {"exited": True})
+
+    def _hear_the_rest(self) -> None:
+        """What QEMU still said before it ended, a SHUTDOWN among it."""
+        while self._events is not None:
+            before = self._events
+            self._hear()
+            if self._events is before and not deadlines.readable(before.fileno(), 0):
+                break
+
+    # Those who ask
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        client = _Client(sock, starter=False)
+        self._clients[sock.fileno()] = client
+        self._watch(sock.fileno(), lambda: self._serve(client))
+
+    def _serve(self, client: "_Client") -> None:
+        try:
+            data = client.socket.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data or len(client.rest) > 65536:
+            self._drop(client)
+            if client.starter and not self._status.active:
+                log("the process that was starting the guest has ended: the start is undone")
+                self._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
+            return
+        *lines, client.rest = (client.rest + data).split(b"\n")
+        for line in lines:
+            try:
+                self._do(client, shape.as_table(json.loads(line), "request"))
+            except (ValueError, VirtError, OSError) as error:
+                failure = error if isinstance(error, VirtError) else VirtError(c.VIR_ERR_INTERNAL_ERROR, str(error))
+                self._reply(client, error=failure)
+
+    def _do(self, client: "_Client", request: shape.Table) -> None:
+        if self._ended:
+            raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running")
+        what = shape.text(request, "do")
+        if what == "expect":
+            self._status.expected[shape.text(request, "event")] = shape.number(request, "reason")
+        elif what == "reboot":
+            self._status.reboots = shape.truth(request, "wanted")
+        elif what == "policy":
+            self._status.policy[shape.text(request, "event")] = shape.text(request, "action")
+            self._commit([])
+        elif what == "facts":
+            self._status.vcpus = shape.number(request, "vcpus", self._status.vcpus)
+            for node, names in shape.table(request, "disks", {}).items():
+                self._status.disks[node] = [str(name) for name in names] if isinstance(names, list) else []
+            forgotten = shape.texts(request, "forget", [])
+            self._status.gone = [alias for alias in self._status.gone if alias not in forgotten]
+            self._commit([])
+        elif what == "sync":
+            client.awaits_seen = shape.number(request, "seen")
+            self._answer_synced()
+            return
+        elif what == "destroy":
+            client.awaits_end = True
+            reason, graceful = shape.number(request, "reason"), shape.truth(request, "graceful")
+            self._end(reason, graceful=graceful)
+            return
+        elif what == "publish" and client.starter:
+            self._starting = client, shape.number(request, "detail")
+            if shape.truth(request, "paused"):
+                self._status.state, self._status.reason = c.VIR_DOMAIN_PAUSED, c.VIR_DOMAIN_PAUSED_USER
+                event: reactions.Told = (
+                    "lifecycle",
+                    [c.VIR_DOMAIN_EVENT_SUSPENDED, c.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED],
+                )
+                self._publish(reactions.Reaction(events=[event]))
+            else:
+                self._status.state, self._status.reason = c.VIR_DOMAIN_PAUSED, c.VIR_DOMAIN_PAUSED_STARTING_UP
+                self._status.expected["RESUME"] = shape.number(request, "reason")
+                self._send("cont")
+            return
+        else:
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"unknown request '{what}'")
+        self._reply(client)
+
+    def _publish(self, reaction: reactions.Reaction) -> None:
+        """The start has succeeded: from now on the guest counts as running, and outlives its starter."""
+        assert self._starting is not None
+        client, detail = self._starting
+        self._starting = None
+        self._status.started = time.time()
+        started: reactions.Told = ("lifecycle", [c.VIR_DOMAIN_EVENT_STARTED, detail])
+        # libvirt tells of the start last when the guest runs, first when it does not.
+        running = self._status.state == c.VIR_DOMAIN_RUNNING
+        if self._commit([*reaction.events, started] if running else [started, *reaction.events]):
+            self._reply(client)
+        else:
+            text = f"the status of guest '{self._guest.name}' cannot be written"
+            self._reply(client, error=VirtError(c.VIR_ERR_WRITE_FAILED, text))
+            self._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
+
+    def _answer_synced(self) -> None:
+        for client in list(self._clients.values()):
+            if client.awaits_seen is not None and client.awaits_seen <= self._status.seen:
+                client.awaits_seen = None
+                self._reply(client)
+
+    def _reply(self, client: "_Client", *, error: VirtError | None = None) -> None:
+        self._answer(client, {"ok": True} if error is None else {"error": error.detail, "code": error.code})
+
+    def _answer(self, client: "_Client", answer: dict[str, object]) -> None:
+        try:
+            # An answer is some bytes, a caller waits for it: it never fills the socket's buffer.
+            client.socket.send(json.dumps(answer).encode() + b"\n", socket.MSG_DONTWAIT)
+        except OSError:
+            self._drop(client)
+
+    def _drop(self, client: "_Client") -> None:
+        self._clients.pop(client.socket.fileno(), None)
+        self._unwatch(client.socket.fileno())
+        client.socket.close()
+
+
+class _Client:
+    """A process that talks to the supervisor, and what it waits for."""
+
+    __slots__ = ("awaits_end", "awaits_seen", "rest", "socket", "starter")
+
+    def __init__(self, sock: socket.socket, *, starter: bool) -> None:
+        self.socket = sock
+        self.starter = starter
+        self.rest = b""
+        self.awaits_seen: int | None = None
+        self.awaits_end = False
+
+
+def finish(guest: Guest, generation: Generation, definition: str, status: Status, ordered: int | None) -> None:
+    """Clean up after a QEMU that has ended, and record the end if the guest had been published.
+
+    Can be interrupted at any point and done again by the next one who looks.
+
+    Args:
+        guest: the guest's directory.
+        generation: where the end is committed.
+        definition: path of the persistent definition, which exists or not.
+        status: the last that is known of the guest.
+        ordered: the VIR_DOMAIN_SHUTOFF_* reason that QEMU was ended for; None if it ended by itself.
+    """
+    undo(guest.undo_path)
+    reason, detail = _shutoff(status, ordered)
+    with generation.commit() as change:
+        if status.active:
+            change.event(
+                "qemu",
+                "lifecycle",
+                # libvirt takes the id from a guest that it ends itself before it tells of the end.
+                domain=[status.name, status.uuid, status.id if ordered in _BY_GUEST else -1],
+                args=[c.VIR_DOMAIN_EVENT_STOPPED, detail],
+            )
+            if os.path.exists(definition):
+                last = json.dumps([c.VIR_DOMAIN_SHUTOFF, reason]).encode()
+                change.publish(files.prepare(f"{guest.directory}.last", last, durable=False))
+        change.remove(guest.status_path)
+    lock = locks.attempt(guest.lock_path, "the clean-up after the guest")
+    if lock is not None:
+        guest.unlock(lock)
+
+
+def _shutoff(status: Status, ordered: int | None) -> tuple[int, int]:
+    """Why a guest is off now, as reason of the state and as detail of the event."""
+    if ordered is not None:
+        return ordered, reactions.STOPPED_DETAILS.get(ordered, c.VIR_DOMAIN_EVENT_STOPPED_FAILED)
+    if status.state == c.VIR_DOMAIN_SHUTDOWN:
+        return c.VIR_DOMAIN_SHUTOFF_SHUTDOWN, c.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN
+    # A QEMU that went without a word failed.
+    return c.VIR_DOMAIN_SHUTOFF_CRASHED, c.VIR_DOMAIN_EVENT_STOPPED_FAILED
+
+
+def replace(guest: Guest, generation: Generation, definition: str, log_path: str) -> None:
+    """Put a new supervisor beside a guest whose own has died; returns when it supervises or has cleaned up."""
+    told, tell = os.pipe()
+
+    def body() -> None:
+        try:
+            # Those who look whether anybody holds the lock hold it themselves for a moment.
+            lock = locks.acquire(guest.supervisor_path, "the supervisor", timeout=0.5)
+        except VirtError:
+            return  # somebody else was quicker
+        try:
+            take_over()
+        finally:
+            lock.release()
+
+    def take_over() -> None:
+        status = guest.status()
+        if status is None:
+            return
+        if status.process is None or not status.process.alive():
+            finish(guest, generation, definition, status, None)
+            return
+        supervisor = Supervisor(guest, generation, definition, status, child=False)
+        if not status.active:
+            supervisor._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
+        os.close(tell)
+        log("a new supervisor has taken over")
+        supervisor.run()
+
+    detach(body, f"virtd: guest {guest.name}", log_path, keep=[tell])
+    os.close(tell)
+    # The end of the pipe comes when the supervisor is at work, or has ended.
+    deadlines.readable(told, KILL_SECONDS)
+    os.close(told)
+
+
+def _stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal or a tracer (proc(5), state T or t)."""
+    fields = stat_fields(pid)
+    return fields is not None and fields[0] in (b"T", b"t")
+
+
+def _reap(pid: int) -> int | None:
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return None
+
+
+def _describe(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

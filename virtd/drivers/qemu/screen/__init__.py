@@ -1,0 +1,1 @@
+"""A guest's terminals, screens and keys."""
