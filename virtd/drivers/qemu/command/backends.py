@@ -20,7 +20,7 @@ from virtd.conf.domain.chardev import (
     UnixSource,
 )
 from virtd.conf.domain.display import SpiceGraphics
-from virtd.drivers.qemu.command.line import Line, Properties, join, unsupported
+from virtd.drivers.qemu.command.line import Line, Properties, unsupported
 from virtd.state import sockets
 
 # What SPICE calls the channel of a smartcard, a redirected USB device, the agent.
@@ -47,7 +47,7 @@ def add_backend(line: Line, source: CharSource, alias: str, target: str | None =
     kind, properties = maker(line, source, name)
     if kind not in line.binary.choices["chardev"] and kind != "tty":
         raise unsupported(f"chardev '{kind}' is not supported in this QEMU binary")
-    line.add("chardev", join(kind, id=name, **properties, **_log(line, source)))
+    line.chardev(kind, name, {**properties, **_log(line, source)})
     return name
 
 

@@ -53,12 +53,17 @@ def add_controllers(line: Line) -> None:
     for kind in _ORDER:
         for controller in line.config.controllers:
             if controller.type == kind:
-                _MAKERS[kind](line, controller)
+                add_controller(line, controller)
     for controller in line.config.controllers:
         if controller.type not in _MAKERS:
             raise unsupported(f"controller type '{controller.type}' is not supported with this QEMU binary")
     for hub in line.config.hubs:
         line.device("usb-hub", id=alias(hub.info), **place(line, hub.info))
+
+
+def add_controller(line: Line, controller: Controller) -> None:
+    """Add one controller, of a type that there is a device for."""
+    _MAKERS[controller.type or ""](line, controller)
 
 
 def _pci(line: Line, controller: Controller) -> None:

@@ -5,7 +5,7 @@ from virtd.conf.domain.basics import is_q35
 from virtd.conf.domain.disk import Disk, IoTune, VhostUserSource
 from virtd.drivers.qemu.command import storage, virtio
 from virtd.drivers.qemu.command.address import place
-from virtd.drivers.qemu.command.line import Line, Properties, alias, internal, join, on_off, unsupported
+from virtd.drivers.qemu.command.line import Line, Properties, alias, internal, on_off, unsupported
 
 _LUN_DRIVERS = {"disk": "scsi-hd", "cdrom": "scsi-cd", "lun": "scsi-block"}
 _ERROR_POLICIES = {"stop": "stop", "report": "report", "ignore": "ignore", "enospace": "enospc"}
@@ -228,7 +228,7 @@ def _vhost_user(line: Line, disk: Disk, source: VhostUserSource) -> None:
     name = alias(disk.info)
     again = source.reconnect.timeout if source.reconnect is not None and source.reconnect.enabled else None
     line.uses(source.path, write=True)
-    line.add("chardev", join("socket", id=f"chr-vu-{name}", path=source.path, reconnect=again))
+    line.chardev("socket", f"chr-vu-{name}", {"path": source.path, "reconnect": again})
     line.json(
         "device",
         {

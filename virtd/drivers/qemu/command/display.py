@@ -46,16 +46,20 @@ def add_display_none(line: Line) -> None:
 def add_inputs(line: Line) -> None:
     """Add mice, keyboards and tablets; those on PS/2 the machine has by itself."""
     for device in line.config.inputs:
-        if device.bus == "ps2":
-            continue
-        if device.type == "evdev":
-            _evdev(line, device)
-        elif device.bus == "virtio":
-            _virtio_input(line, device)
-        elif device.bus == "usb" and device.type in _INPUTS:
-            line.device(_INPUTS[device.type], id=alias(device.info), **place(line, device.info))
-        else:
-            raise unsupported(f"input device bus '{device.bus}' is not supported")
+        if device.bus != "ps2":
+            add_input(line, device)
+
+
+def add_input(line: Line, device: Input) -> None:
+    """Add one input device."""
+    if device.type == "evdev":
+        _evdev(line, device)
+    elif device.bus == "virtio":
+        _virtio_input(line, device)
+    elif device.bus == "usb" and device.type in _INPUTS:
+        line.device(_INPUTS[device.type], id=alias(device.info), **place(line, device.info))
+    else:
+        raise unsupported(f"input device bus '{device.bus}' is not supported")
 
 
 def add_graphics(line: Line) -> None:

@@ -17,11 +17,12 @@ from virtd.conf.domain.devices import (
     Shmem,
     Tpm,
     Vsock,
+    Watchdog,
 )
 from virtd.drivers.qemu.command import virtio
 from virtd.drivers.qemu.command.address import place
 from virtd.drivers.qemu.command.backends import add_backend
-from virtd.drivers.qemu.command.line import Line, Properties, alias, internal, join, on_off, unsupported
+from virtd.drivers.qemu.command.line import Line, Properties, alias, internal, on_off, unsupported
 from virtd.state import files
 
 _WATCHDOGS = ("i6300esb", "ib700")
@@ -73,13 +74,18 @@ def add_watchdogs(line: Line) -> None:
     if len(line.config.watchdogs) > 1:
         raise internal("only a single watchdog device is supported")
     for watchdog in line.config.watchdogs:
-        model = watchdog.model or ""
-        if model not in _WATCHDOGS:
-            raise unsupported(f"unknown watchdog model '{model}'")
-        line.need(model, f"watchdog model '{model}'")
-        line.device(model, id=alias(watchdog.info), **place(line, watchdog.info))
-        action = watchdog.action or "reset"
-        line.add("watchdog-action", _WATCHDOG_ACTIONS.get(action, action))
+        add_watchdog(line, watchdog)
+
+
+def add_watchdog(line: Line, watchdog: Watchdog) -> None:
+    """Add one watchdog."""
+    model = watchdog.model or ""
+    if model not in _WATCHDOGS:
+        raise unsupported(f"unknown watchdog model '{model}'")
+    line.need(model, f"watchdog model '{model}'")
+    line.device(model, id=alias(watchdog.info), **place(line, watchdog.info))
+    action = watchdog.action or "reset"
+    line.add("watchdog-action", _WATCHDOG_ACTIONS.get(action, action))
 
 
 def add_panics(line: Line) -> None:
@@ -99,17 +105,21 @@ def add_tpms(line: Line) -> None:
         _tpm(line, tpm)
 
 
-def add_vsock(line: Line) -> None:
-    """Add the socket device between guest and host."""
-    vsock = line.config.vsock
-    if vsock is not None:
-        line.device(
-            virtio.driver(line, "vhost-vsock", vsock.model),
-            **virtio.options(vsock.driver.virtio if vsock.driver is not None else None),
-            id=alias(vsock.info),
-            **_vsock(line, vsock),
-            **place(line, vsock.info),
-        )
+def add_vsocks(line: Line) -> None:
+    """Add the socket device between guest and host, of which there is one at most."""
+    if line.config.vsock is not None:
+        add_vsock(line, line.config.vsock)
+
+
+def add_vsock(line: Line, vsock: Vsock) -> None:
+    """Add a socket device between guest and host."""
+    line.device(
+        virtio.driver(line, "vhost-vsock", vsock.model),
+        **virtio.options(vsock.driver.virtio if vsock.driver is not None else None),
+        id=alias(vsock.info),
+        **_vsock(line, vsock),
+        **place(line, vsock.info),
+    )
 
 
 def add_iommu(line: Line) -> None:
@@ -136,13 +146,13 @@ def add_iommu(line: Line) -> None:
 def add_shmems(line: Line) -> None:
     """Add memory that is shared with other guests."""
     for shmem in line.config.shmems:
-        _shmem(line, shmem)
+        add_shmem(line, shmem)
 
 
 def add_filesystems(line: Line) -> None:
     """Add directories of the host."""
     for filesystem in line.config.filesystems:
-        _filesystem(line, filesystem)
+        add_filesystem(line, filesystem)
 
 
 def add_genid(line: Line) -> None:
@@ -194,11 +204,11 @@ def _tpm(line: Line, tpm: Tpm) -> None:
     backend = tpm.backend
     if isinstance(backend, EmulatorTpm):
         # Without a guest there is no swtpm: what stands here then is only what it would look like.
-        end = {"path": "swtpm.sock"} if line.setup.tpm is None else {"fd": line.lend(line.setup.tpm)}
-        line.add("chardev", join("socket", id="chrtpm", **end))
+        end: Properties = {"path": "swtpm.sock"} if line.setup.tpm is None else {"fd": line.lend(line.setup.tpm)}
+        line.chardev("socket", "chrtpm", end)
     elif isinstance(backend, ExternalTpm):
         line.uses(backend.path, write=True)
-        line.add("chardev", join("socket", id="chrtpm", path=backend.path))
+        line.chardev("socket", "chrtpm", {"path": backend.path})
     else:
         kind = type(backend).kind if backend is not None else ""
         raise unsupported(f"TPM backend type '{kind}' is not supported")
@@ -228,7 +238,8 @@ def _vsock(line: Line, vsock: Vsock) -> Properties:
     return {"guest-cid": vsock.cid, "vhostfd": str(line.keep(descriptor))}
 
 
-def _shmem(line: Line, shmem: Shmem) -> None:
+def add_shmem(line: Line, shmem: Shmem) -> None:
+    """Add one piece of shared memory."""
     name = alias(shmem.info)
     model = shmem.model or "ivshmem"
     if model not in ("ivshmem-plain", "ivshmem-doorbell"):
@@ -237,7 +248,7 @@ def _shmem(line: Line, shmem: Shmem) -> None:
     master = {"master": "on", "peer": "off"}.get(shmem.role or "")
     if model == "ivshmem-doorbell":
         line.uses(shmem.server_path, write=True)
-        line.add("chardev", join("socket", id=f"char{name}", path=shmem.server_path))
+        line.chardev("socket", f"char{name}", {"path": shmem.server_path})
         line.device(
             model,
             id=name,
@@ -255,7 +266,8 @@ def _shmem(line: Line, shmem: Shmem) -> None:
     line.device(model, id=name, memdev=f"shmmem-{name}", master=master, **place(line, shmem.info))
 
 
-def _filesystem(line: Line, filesystem: Filesystem) -> None:
+def add_filesystem(line: Line, filesystem: Filesystem) -> None:
+    """Add one directory."""
     if filesystem.type != "mount":
         raise unsupported("only supports mount filesystem type")
     name = alias(filesystem.info)
@@ -265,7 +277,7 @@ def _filesystem(line: Line, filesystem: Filesystem) -> None:
         if filesystem.source_socket is None:
             raise unsupported("filesystem driver type 'virtiofs' is supported with a socket as its source only")
         line.uses(filesystem.source_socket, write=True)
-        line.add("chardev", join("socket", id=f"chr-vu-{name}", path=filesystem.source_socket))
+        line.chardev("socket", f"chr-vu-{name}", {"path": filesystem.source_socket})
         line.device(
             virtio.driver(line, "vhost-user-fs", None),
             **options,

@@ -12,15 +12,20 @@ def add_hostdevs(line: Line) -> None:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED for the kinds that have to be prepared by somebody first.
     """
     for hostdev in line.config.hostdevs:
-        source = hostdev.source
-        if hostdev.mode != "subsystem":
-            raise unsupported(f"hostdev mode '{hostdev.mode}' not supported")
-        if isinstance(source, UsbSource):
-            _usb(line, hostdev, source)
-        elif isinstance(source, MdevSource):
-            _mdev(line, hostdev, source)
-        else:
-            raise unsupported(f"hostdev subsys type '{hostdev.type}' is not supported")
+        add_hostdev(line, hostdev)
+
+
+def add_hostdev(line: Line, hostdev: Hostdev) -> None:
+    """Add one device of the host."""
+    source = hostdev.source
+    if hostdev.mode != "subsystem":
+        raise unsupported(f"hostdev mode '{hostdev.mode}' not supported")
+    if isinstance(source, UsbSource):
+        _usb(line, hostdev, source)
+    elif isinstance(source, MdevSource):
+        _mdev(line, hostdev, source)
+    else:
+        raise unsupported(f"hostdev subsys type '{hostdev.type}' is not supported")
 
 
 def _usb(line: Line, hostdev: Hostdev, source: UsbSource) -> None:

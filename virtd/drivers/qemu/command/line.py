@@ -138,15 +138,25 @@ class Line:
         if not self.binary.has(kind):
             raise unsupported(f"{what} is not supported with this QEMU binary")
 
-    def keep(self, descriptor: int) -> int:
-        """Let QEMU have a descriptor that was opened for it; returns its number there."""
+    def chardev(self, kind: str, name: str, properties: Properties) -> None:
+        """Add a character device back end.
+
+        Args:
+            kind: the back end's type.
+            name: its id.
+            properties: its options, as the command line calls them.
+        """
+        self.add("chardev", join(kind, id=name, **properties))
+
+    def keep(self, descriptor: int) -> int | str:
+        """Let QEMU have a descriptor that was opened for it; returns what it is called there."""
         number = confine.raised(descriptor)
         self.command.opened.append(number)
         self.command.fds.append(number)
         return number
 
-    def lend(self, descriptor: int) -> int:
-        """Let QEMU have a descriptor that belongs to the caller."""
+    def lend(self, descriptor: int) -> int | str:
+        """Let QEMU have a descriptor that belongs to the caller; returns what it is called there."""
         self.command.fds.append(descriptor)
         return descriptor
 

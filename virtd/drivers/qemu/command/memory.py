@@ -83,29 +83,34 @@ def add_devices(line: Line) -> None:
             f"'{line.config.max_memory_slots or 0}'"
         )
     for device in line.config.memory_devices:
-        driver = _DEVICES.get(device.model or "")
-        if driver is None:
-            raise unsupported(f"memory model '{device.model}' is not supported")
-        line.need(driver, f"memory model '{device.model}'")
-        name = alias(device.info)
-        line.json("object", _device_backend(line, device, name))
-        virtio_mem = device.model == "virtio-mem"
-        label = device.label_size * 1024 if device.label_size else None
-        line.device(
-            driver,
-            node=None if device.model == "virtio-pmem" else device.node or 0,
-            **{
-                "label-size": label,
-                "block-size": (device.block or 0) * 1024 if virtio_mem else None,
-                "requested-size": (device.requested or 0) * 1024 if virtio_mem else None,
-                "uuid": device.uuid if device.model == "nvdimm" else None,
-                "unarmed": True if device.readonly else None,
-                "memdev": f"mem{name}",
-                "id": name,
-                "memaddr": device.guest_address,
-                **_slot(line, device.info),
-            },
-        )
+        add_device(line, device)
+
+
+def add_device(line: Line, device: MemoryDevice) -> None:
+    """Add one memory device."""
+    driver = _DEVICES.get(device.model or "")
+    if driver is None:
+        raise unsupported(f"memory model '{device.model}' is not supported")
+    line.need(driver, f"memory model '{device.model}'")
+    name = alias(device.info)
+    line.json("object", _device_backend(line, device, name))
+    virtio_mem = device.model == "virtio-mem"
+    label = device.label_size * 1024 if device.label_size else None
+    line.device(
+        driver,
+        node=None if device.model == "virtio-pmem" else device.node or 0,
+        **{
+            "label-size": label,
+            "block-size": (device.block or 0) * 1024 if virtio_mem else None,
+            "requested-size": (device.requested or 0) * 1024 if virtio_mem else None,
+            "uuid": device.uuid if device.model == "nvdimm" else None,
+            "unarmed": True if device.readonly else None,
+            "memdev": f"mem{name}",
+            "id": name,
+            "memaddr": device.guest_address,
+            **_slot(line, device.info),
+        },
+    )
 
 
 def _slot(line: Line, info: Info) -> Properties:

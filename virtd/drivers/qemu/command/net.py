@@ -6,7 +6,7 @@ from typing import cast
 from virtd.conf.domain.interface import Interface, InterfaceDriver, SocketSource, VdpaSource, VhostUserSource
 from virtd.drivers.qemu.command import virtio
 from virtd.drivers.qemu.command.address import place, rom
-from virtd.drivers.qemu.command.line import Line, Properties, alias, internal, join, unsupported
+from virtd.drivers.qemu.command.line import Line, Properties, alias, internal, unsupported
 
 _QUEUED = ("network", "bridge", "direct", "ethernet", "vhostuser", "vdpa")
 # What only who connects an interface to something can see to, and the types that are connected so.
@@ -165,7 +165,7 @@ def _vhost_user(line: Line, interface: Interface) -> Properties:
         again = source.reconnect.timeout if source.reconnect.enabled else 0
     server = True if source.mode == "server" else None
     line.uses(source.path if server is None else None, write=True)
-    line.add("chardev", join("socket", id=name, path=source.path, server=server, reconnect=again))
+    line.chardev("socket", name, {"path": source.path, "server": server, "reconnect": again})
     queues = interface.driver.queues if interface.driver is not None else None
     return {"type": "vhost-user", "chardev": name, "queues": queues}
 

@@ -1,7 +1,7 @@
 """Serial and parallel ports, consoles, channels, smartcards, redirected USB devices: what has a character device."""
 
 from virtd.conf.domain.base import IsaAddress, VirtioSerialAddress
-from virtd.conf.domain.chardev import Channel, Console, Serial, SpiceVmcSource
+from virtd.conf.domain.chardev import Channel, Console, Parallel, Serial, SpiceVmcSource
 from virtd.conf.domain.devices import (
     CertificateSmartcard,
     HostSmartcard,
@@ -31,25 +31,23 @@ def add_ports(line: Line) -> None:
     for card in line.config.smartcards:
         _smartcard(line, card)
     for serial in line.config.serials:
-        _serial(line, serial)
+        add_serial(line, serial)
     for parallel in line.config.parallels:
-        name = alias(parallel.info)
-        backend = add_backend(line, parallel.source, name)
-        line.device("isa-parallel", chardev=backend, id=name, **place(line, parallel.info))
+        add_parallel(line, parallel)
     for channel in line.config.channels:
-        _channel(line, channel)
-    for number, console in enumerate(line.config.consoles):
-        _console(line, number, console)
+        add_channel(line, channel)
+    for console in line.config.consoles:
+        add_console(line, console)
 
 
 def add_redirected(line: Line) -> None:
     """Add USB devices of clients."""
-    rules = line.config.redirfilter.rules if line.config.redirfilter is not None else []
     for device in line.config.redirdevs:
-        _redirected(line, device, rules)
+        add_redirdev(line, device)
 
 
-def _serial(line: Line, serial: Serial) -> None:
+def add_serial(line: Line, serial: Serial) -> None:
+    """Add one serial port."""
     driver = _SERIAL.get(serial.model or "")
     if driver is None:
         raise unsupported(
@@ -66,7 +64,15 @@ def _serial(line: Line, serial: Serial) -> None:
     line.device(driver, chardev=backend, id=name, index=index, **where)
 
 
-def _channel(line: Line, channel: Channel) -> None:
+def add_parallel(line: Line, parallel: Parallel) -> None:
+    """Add one parallel port."""
+    name = alias(parallel.info)
+    backend = add_backend(line, parallel.source, name)
+    line.device("isa-parallel", chardev=backend, id=name, **place(line, parallel.info))
+
+
+def add_channel(line: Line, channel: Channel) -> None:
+    """Add one channel."""
     name = alias(channel.info)
     backend = add_backend(line, channel.source, name, _socket_name(channel))
     if channel.target_type == "guestfwd":
@@ -91,9 +97,10 @@ def _socket_name(channel: Channel) -> str | None:
     return channel.name
 
 
-def _console(line: Line, number: int, console: Console) -> None:
+def add_console(line: Line, console: Console) -> None:
+    """Add one console, unless it is the first serial port by another name."""
     if console.target_type == "serial":
-        if number:
+        if console is not line.config.consoles[0]:
             raise unsupported("Only the first console can be a serial port")
         return  # the first serial port by another name
     if console.target_type != "virtio":
@@ -122,7 +129,9 @@ def _smartcard(line: Line, card: Smartcard) -> None:
     line.json("device", {**properties, "id": name, **place(line, card.info)})
 
 
-def _redirected(line: Line, device: RedirDevice, rules: list[RedirRule]) -> None:
+def add_redirdev(line: Line, device: RedirDevice) -> None:
+    """Add one USB device of a client."""
+    rules = line.config.redirfilter.rules if line.config.redirfilter is not None else []
     line.need("usb-redir", "USB redirection")
     name = alias(device.info)
     backend = add_backend(line, device.source, name)
