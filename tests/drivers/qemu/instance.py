@@ -83,9 +83,13 @@ class Instance:
             found += [_plain(event) for event in self.driver.read_events()]
             if until(found):
                 return found
-            descriptor = self.driver.event_fd()
-            assert descriptor is not None
-            assert select.select([descriptor], [], [], max(0, end - time.monotonic()))[0], f"only {found} came"
+            assert self.wait_for_event(max(0, end - time.monotonic())), f"only {found} came"
+
+    def wait_for_event(self, seconds: float = SECONDS) -> bool:
+        """Wait until something may have happened; tells whether it has."""
+        descriptor = self.driver.event_fd()
+        assert descriptor is not None
+        return bool(select.select([descriptor], [], [], seconds)[0])
 
     def supervisor(self, domain: Domain) -> int:
         """The pid of a guest's supervisor."""

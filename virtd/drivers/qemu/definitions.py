@@ -12,7 +12,7 @@ from virtd import constants as c
 from virtd import uuids
 from virtd.conf.domain import Domain as Config
 from virtd.drivers.qemu import stored
-from virtd.drivers.qemu.driverbase import DriverBase
+from virtd.drivers.qemu.descriptors import Descriptors
 from virtd.drivers.qemu.guest import identity
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.run import tpm
@@ -34,7 +34,7 @@ _UNDEFINE_FLAGS = (
 _NVRAM = c.VIR_DOMAIN_UNDEFINE_NVRAM
 
 
-class Definitions(DriverBase):
+class Definitions(Descriptors):
     """Defining and undefining guests."""
 
     @contextmanager

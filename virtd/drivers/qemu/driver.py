@@ -15,6 +15,7 @@ from virtd.drivers.qemu.screen.graphics import Graphics
 from virtd.drivers.qemu.stats.blockstats import BlockStats
 from virtd.drivers.qemu.stats.statistics import Statistics
 from virtd.drivers.qemu.subscriptions import Subscriptions
+from virtd.drivers.qemu.tune.iothreads import IoThreads
 from virtd.drivers.qemu.tune.iotuning import IoTuning
 from virtd.drivers.qemu.tune.memory import Memory
 from virtd.drivers.qemu.tune.netio import NetIo
@@ -31,6 +32,7 @@ class QemuDriver(
     Properties,
     BlockStats,
     IoTuning,
+    IoThreads,
     Memory,
     Vcpus,
     VcpuPlug,

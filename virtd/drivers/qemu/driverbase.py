@@ -69,6 +69,8 @@ class DriverBase(Driver):
         self.generation = self.instance.generation
         self.guests = self.instance.guests
         self.capabilities = self.instance.capabilities
+        # What the client has associated with guests (descriptors.py): uuid → group → descriptors.
+        self.descriptors: dict[str, dict[str, list[int]]] = {}
         self._prepare()
 
     def _prepare(self) -> None:

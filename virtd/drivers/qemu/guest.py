@@ -210,6 +210,7 @@ class Control:
         vcpus: int | None = None,
         disks: Mapping[str, tuple[str, str]] | None = None,
         forget: Sequence[str] = (),
+        thresholds: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Say what the guest has by now.
 
@@ -217,8 +218,10 @@ class Control:
             vcpus: how many virtual CPUs.
             disks: QEMU's names of new disks, as Status.disks has them.
             forget: devices that the guest has let go of, and that the live XML has no more.
+            thresholds: new entries of Status.thresholds.
         """
         message: dict[str, object] = {"do": "facts", "disks": dict(disks or {}), "forget": list(forget)}
+        message["thresholds"] = dict(thresholds or {})
         if vcpus is not None:
             message["vcpus"] = vcpus
         self._ask(message)

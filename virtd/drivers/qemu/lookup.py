@@ -152,17 +152,6 @@ class Lookup(DriverBase):
         entry, _ = self.running(domain)
         return self.live(entry).vcpu or 1
 
-    def domain_get_vcpus_flags(self, domain: Domain, flags: int) -> int:
-        """virDomainGetVcpusFlags: how many vCPUs there are, or may be at most."""
-        self.exclusive_flags(flags, "virDomainGetVcpusFlags")
-        known = c.VIR_DOMAIN_AFFECT_LIVE | c.VIR_DOMAIN_AFFECT_CONFIG | c.VIR_DOMAIN_VCPU_MAXIMUM
-        unsupported_flags(flags, known | c.VIR_DOMAIN_VCPU_GUEST, "qemuDomainGetVcpusFlags")
-        if flags & c.VIR_DOMAIN_VCPU_GUEST:
-            self.running(domain)
-            raise VirtError(c.VIR_ERR_ARGUMENT_UNSUPPORTED, "QEMU guest agent is not configured")
-        config = self.affected(self.guests.find(domain), flags)
-        return config.vcpu or 1 if flags & c.VIR_DOMAIN_VCPU_MAXIMUM else vcpu_count(config)
-
     def domain_get_autostart(self, domain: Domain) -> int:
         """virDomainGetAutostart."""
         return int(self.guests.find(domain).autostart)

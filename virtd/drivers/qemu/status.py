@@ -34,6 +34,8 @@ class Status:
     ports: list[int] = field(default_factory=list)  # TCP ports that were chosen for it
     # QEMU's name of a disk → libvirt's alias and the path of its source, for events.
     disks: dict[str, list[str]] = field(default_factory=dict)
+    # QEMU's name of an image → what the event of its being written beyond a mark calls it.
+    thresholds: dict[str, list[str]] = field(default_factory=dict)
     # What virDomainGetInfo tells, so that it need not read the XML.
     max_memory: int = 0  # KiB
     memory: int = 0  # KiB, as the balloon said last
@@ -78,10 +80,8 @@ def decode(content: bytes) -> Status:
         policy={key: str(value) for key, value in shape.table(table, "policy").items()},
         expected={key: int(str(value)) for key, value in shape.table(table, "expected").items()},
         ports=[int(str(port)) for port in _list(table, "ports")],
-        disks={
-            node: [str(name) for name in _list(shape.table(table, "disks"), node)]
-            for node in shape.table(table, "disks")
-        },
+        disks=_names(table, "disks"),
+        thresholds=_names(table, "thresholds"),
         max_memory=shape.number(table, "max_memory"),
         memory=shape.number(table, "memory"),
         vcpus=shape.number(table, "vcpus"),
@@ -101,6 +101,11 @@ def _process(table: shape.Table, key: str) -> Process | None:
         return None
     inner = shape.table(table, key)
     return Process(shape.number(inner, "pid"), shape.number(inner, "start"))
+
+
+def _names(table: shape.Table, key: str) -> dict[str, list[str]]:
+    inner = shape.table(table, key, {})
+    return {node: [str(name) for name in _list(inner, node)] for node in inner}
 
 
 def _list(table: shape.Table, key: str) -> list[object]:

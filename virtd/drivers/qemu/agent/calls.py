@@ -85,7 +85,7 @@ class AgentCalls(AgentUser):
     def domain_fsfreeze(self, domain: Domain, mountpoints: list[str], flags: int) -> int:
         """virDomainFSFreeze: how many file systems nobody writes to any more."""
         unsupported_flags(flags, 0, "qemuDomainFSFreeze")
-        with self._changing(domain, "virDomainFSFreeze"), self.agent(domain, "virDomainFSFreeze") as agent:
+        with self.agent(domain, "virDomainFSFreeze") as agent:
             if mountpoints:
                 return _count(agent.execute("guest-fsfreeze-freeze-list", {"mountpoints": mountpoints}))
             return _count(agent.execute("guest-fsfreeze-freeze"))
@@ -93,7 +93,7 @@ class AgentCalls(AgentUser):
     def domain_fsthaw(self, domain: Domain, mountpoints: list[str], flags: int) -> int:
         """virDomainFSThaw: all of them, whatever is named, as in libvirt."""
         unsupported_flags(flags, 0, "qemuDomainFSThaw")
-        with self._changing(domain, "virDomainFSThaw"), self.agent(domain, "virDomainFSThaw") as agent:
+        with self.agent(domain, "virDomainFSThaw") as agent:
             return _count(agent.execute("guest-fsfreeze-thaw"))
 
     def domain_fstrim(self, domain: Domain, mountpoint: str | None, minimum: int, flags: int) -> None:

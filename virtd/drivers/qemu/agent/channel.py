@@ -1,5 +1,6 @@
 """Where a guest's agent is, and when it may be asked."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,12 +8,13 @@ from virtd import constants as c
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.chardev import Channel, UnixSource
 from virtd.drivers.qemu import shape
-from virtd.drivers.qemu.agent.client import AgentClient
+from virtd.drivers.qemu.agent.client import SYNC_SECONDS, AgentClient
 from virtd.drivers.qemu.changes import Changes
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.monitor import ask
-from virtd.errors import VirtError
+from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, DomainInterface, DomainIpAddr
+from virtd.state import files
 
 NAME = "org.qemu.guest_agent.0"
 ADDRESS_TYPES = {"ipv4": c.VIR_IP_ADDR_TYPE_IPV4, "ipv6": c.VIR_IP_ADDR_TYPE_IPV6}
@@ -69,8 +71,48 @@ class AgentUser(Changes):
             text = "QEMU guest agent is not configured"
             raise VirtError(c.VIR_ERR_ARGUMENT_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
         self._check_connected(entry, found)
-        with Agent(found.source.path, f"{self.guest(entry).directory}/agent.lock") as agent:
+        patience = self._patience(entry)
+        seconds = SYNC_SECONDS if patience is None else min(SYNC_SECONDS, patience)
+        with Agent(found.source.path, f"{self.guest(entry).directory}/agent.lock", seconds, patience) as agent:
             yield agent
+
+    def domain_agent_set_response_timeout(self, domain: Domain, timeout: int, flags: int) -> int:
+        """virDomainAgentSetResponseTimeout: how long the agent may take to answer each of the calls below.
+
+        Args:
+            domain: the guest.
+            timeout: in s; or VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, _DEFAULT, _NOWAIT.
+            flags: none are known.
+        """
+        unsupported_flags(flags, 0, "qemuDomainAgentSetResponseTimeout")
+        if timeout < c.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK:
+            least = c.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK
+            text = f"guest agent timeout '{timeout}' is less than the minimum '{least}'"
+            raise VirtError(c.VIR_ERR_INVALID_ARG, text)
+        with self.held(domain, "virDomainAgentSetResponseTimeout") as entry:
+            path = self._timeout_path(entry)
+            files.make_directory(os.path.dirname(path))
+            files.replace(path, b"%d" % timeout, durable=False)
+        return 0
+
+    def _timeout_path(self, entry: Entry) -> str:
+        """Where it stands how long a guest's agent may take: it goes with the guest, or with the machine's power."""
+        if entry.active:
+            return f"{self.guest(entry).directory}/agent-timeout"
+        return f"{self.guests.running}-agents/{entry.uuid}"
+
+    def _patience(self, entry: Entry) -> float | None:
+        """How long the agent may take for an answer in s; None: as long as is usual."""
+        for one in (entry, entry._replace(status=None)):
+            content = files.read(self._timeout_path(one))
+            if content is not None:
+                timeout = int(content)
+                special = {
+                    c.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK: None,
+                    c.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_DEFAULT: SYNC_SECONDS,
+                }
+                return special.get(timeout, float(timeout))
+        return None
 
     def _check_connected(self, entry: Entry, found: Channel) -> None:
         """Refuse to wait for an agent when no program of the guest has opened the channel."""

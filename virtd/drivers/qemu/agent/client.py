@@ -22,6 +22,9 @@ from virtd.state import locks, sockets
 
 SYNC_SECONDS = 5.0  # how long the agent may take to say that it is there, as in libvirt
 COMMAND_SECONDS = 25.0  # … to answer a command
+# … to answer one whose time the guest's file systems decide.
+_SLOW_SECONDS = 600.0
+_SLOW = ("guest-fstrim", "guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list", "guest-fsfreeze-thaw")
 MAX_ANSWER = 10 * 1024 * 1024
 _DELIMITER = b"\xff"
 # A call that has less time than this is tried again with more.
@@ -52,13 +55,15 @@ class AgentClient:
         path: the socket of the agent's channel.
         lock_path: what makes sure that nobody else talks to the agent at the same time.
         seconds: how long the agent may take to say that it is there.
+        patience: how long it may take to answer a command; None: as long as such a command may take.
 
     Raises:
         VirtError: VIR_ERR_AGENT_UNRESPONSIVE.
         DeadlineExceeded: the call has too little time.
     """
 
-    def __init__(self, path: str, lock_path: str, seconds: float = SYNC_SECONDS) -> None:
+    def __init__(self, path: str, lock_path: str, seconds: float = SYNC_SECONDS, patience: float | None = None) -> None:
+        self._patience = patience
         self._hurried = deadlines.remaining(60.0) < _HURRIED
         self._buffer = bytearray()
         try:
@@ -90,9 +95,14 @@ class AgentClient:
         self._lock.release()
 
     def execute(
-        self, command: str, arguments: Mapping[str, object] | None = None, seconds: float = COMMAND_SECONDS
+        self, command: str, arguments: Mapping[str, object] | None = None, seconds: float | None = None
     ) -> object:
         """Run a command and return its result.
+
+        Args:
+            command: its name.
+            arguments: its arguments.
+            seconds: how long the answer may take; None: as the client was told, or as is usual for the command.
 
         Raises:
             AgentError: the agent refused it.
@@ -101,7 +111,8 @@ class AgentClient:
         message: dict[str, object] = {"execute": command}
         if arguments:
             message["arguments"] = arguments
-        answer = self.exchange(message, seconds)
+        usual = _SLOW_SECONDS if command in _SLOW else COMMAND_SECONDS
+        answer = self.exchange(message, seconds or usual if self._patience is None else self._patience)
         error = answer.get("error")
         if isinstance(error, dict):
             raise agent_error(command, error)

@@ -37,6 +37,7 @@ class Setup:
         channels: directory for the sockets of channels that have no path; by default the private one.
         taps: descriptors of tap devices, by the alias of the interface.
         vhosts: descriptors of /dev/vhost-net, likewise.
+        descriptors: those that a client has associated with the guest, by the name of their group.
         tpm: a socket at whose other end an emulated TPM is.
         secret: tells the value of a secret that the XML means, needed for a VIR_SECRET_USAGE_TYPE_*.
         undo: the guest's undo file, where files that are made are noted; None if nothing is to be made.
@@ -49,6 +50,7 @@ class Setup:
     channels: str = ""
     taps: Mapping[str, Sequence[int]] = field(default_factory=dict)
     vhosts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    descriptors: Mapping[str, Sequence[int]] = field(default_factory=dict)
     tpm: int | None = None
     secret: Callable[[Secret, int], bytes] | None = None
     undo: str | None = None
@@ -198,6 +200,21 @@ class Line:
             raise files.os_error(error, f"Unable to open file '{path}'") from None
         number, self._fdsets = self._fdsets, self._fdsets + 1
         self.add("add-fd", f"set={number},fd={self.keep(descriptor)},opaque={escape(path)}")
+        return f"/dev/fdset/{number}"
+
+    def passed(self, group: str) -> str:
+        """Hand QEMU the descriptors of a group that a client has associated; returns the path QEMU finds them by.
+
+        Raises:
+            VirtError: VIR_ERR_INVALID_ARG, no client has.
+        """
+        descriptors = self.setup.descriptors.get(group, ())
+        if self.setup.live and not descriptors:
+            text = f"file descriptor group '{group}' was not associated with the domain"
+            raise VirtError(c.VIR_ERR_INVALID_ARG, text, domain=c.VIR_FROM_QEMU)
+        number, self._fdsets = self._fdsets, self._fdsets + 1
+        for descriptor in descriptors:
+            self.add("add-fd", f"set={number},fd={self.keep(os.dup(descriptor))}")
         return f"/dev/fdset/{number}"
 
     def _override(self, table: Properties) -> None:

@@ -128,6 +128,9 @@ def _storage(line: Line, disk: Disk, image: Image) -> Properties:
     if options.io is not None and properties["driver"] in ("file", "host_device"):
         properties["aio"] = options.io
     properties |= {"node-name": f"libvirt-{image.number}-storage", "cache": _cache(cache_mode(disk))}
+    if isinstance(image.source, FileSource) and image.source.fdgroup is not None:
+        # QEMU must ask for that access to the file, and no other, which the descriptor gives.
+        return properties | {"read-only": not image.writable, "discard": "unmap"}
     return properties | {"auto-read-only": True, "discard": "unmap"}
 
 
@@ -192,7 +195,7 @@ def _note(line: Line, disk: Disk, images: list[Image]) -> None:
     """Note what QEMU opens: the images, and those that they themselves say lie below."""
     for image in images:
         path = local_path(image.source)
-        if path is None:
+        if path is None or (isinstance(image.source, FileSource) and image.source.fdgroup is not None):
             continue
         line.uses(path, write=image.writable)
         if image is images[-1] and not image.end and image.format == "qcow2" and line.setup.live:
@@ -246,7 +249,7 @@ def _where(line: Line, disk: Disk, image: Image) -> Properties:
     source = image.source
     if isinstance(source, FileSource):
         if source.fdgroup is not None:
-            raise unsupported("descriptors as the source of a disk are not supported")
+            return {"driver": "file", "filename": line.passed(source.fdgroup)}
         return {"driver": "file", "filename": source.file or ""}
     if isinstance(source, BlockSource):
         driver = "host_cdrom" if disk.device == "cdrom" and _is_cdrom(source.dev) else "host_device"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from virtd.conf.cpu.document import CpuDefinition
 from virtd.conf.xml.types import format_ranges
-from virtd.drivers.qemu.host import hostcpu, hostfacts
+from virtd.drivers.qemu.host import hostcpu, hostfacts, suspend
 from virtd.drivers.qemu.host.arches import ARCHES, Arch, host_arch
 from virtd.drivers.qemu.host.binary import Machine
 from virtd.drivers.qemu.host.xmltext import Document, yes_no
@@ -35,7 +35,7 @@ def _host(doc: Document, capabilities: "Capabilities") -> None:
     with doc.element("host"):
         doc.add("uuid", capabilities.host_uuid())
         _cpu(doc)
-        doc.add("power_management")
+        _power_management(doc)
         doc.add("iommu", support=yes_no(hostfacts.has_iommu()))
         with doc.element("migration_features"):
             doc.add("live")
@@ -45,6 +45,16 @@ def _host(doc: Document, capabilities: "Capabilities") -> None:
         _topology(doc)
         _caches(doc)
         _security(doc, capabilities)
+
+
+def _power_management(doc: Document) -> None:
+    names = [name for target, (_, name, _) in suspend.TARGETS.items() if suspend.can(target)]
+    if not names:
+        doc.add("power_management")
+        return
+    with doc.element("power_management"):
+        for name in names:
+            doc.add(name)
 
 
 def _cpu(doc: Document) -> None:

@@ -1,11 +1,15 @@
-"""The host as clients see it: processors, memory, security."""
+"""The host as clients see it: processors, memory, security, sleep."""
 
 import os
 
 from virtd import constants as c
+from virtd.drivers import typed
+from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.driverbase import DriverBase
+from virtd.drivers.qemu.host import suspend
+from virtd.drivers.qemu.host.arches import host_arch
 from virtd.errors import VirtError, unsupported_flags
-from virtd.protocol.records import NodeCpuStat, NodeMemoryStat
+from virtd.protocol.records import NodeCpuStat, NodeMemoryStat, TypedParam
 
 # /proc/stat counts in these, whatever the kernel's own tick (USER_HZ).
 _NS_PER_TICK = 10_000_000
@@ -15,7 +19,7 @@ _MEMORY = {"total": "MemTotal", "free": "MemFree", "buffers": "Buffers", "cached
 
 
 class Node(DriverBase):
-    """virNode* functions that read and change nothing."""
+    """virNode* functions but for those about memory pages."""
 
     def node_get_info(self) -> tuple[bytes, int, int, int, int, int, int, int]:
         """virNodeGetInfo: CPU model, memory in KiB, CPUs, MHz, NUMA nodes, sockets, cores, threads."""
@@ -78,6 +82,27 @@ class Node(DriverBase):
     def node_get_security_model(self) -> tuple[bytes, bytes]:
         """virNodeGetSecurityModel: guests are confined by users and groups, which libvirt counts as no model."""
         return b"none\0", b"0\0"
+
+    def node_get_sev_info(self, wanted: int, flags: int) -> tuple[list[TypedParam], int]:
+        """virNodeGetSEVInfo: what AMD's memory encryption offers to guests."""
+        sev = self.capabilities.binary(self.capabilities.emulator(host_arch())).sev
+        if sev is None:
+            raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, "QEMU does not support SEV guest")
+        unsupported_flags(flags, c.VIR_TYPED_PARAM_STRING_OKAY, "qemuGetSEVInfoToParams")
+        params = [
+            typed.string(c.VIR_NODE_SEV_PDH, shape.text(sev, "pdh")),
+            typed.string(c.VIR_NODE_SEV_CERT_CHAIN, shape.text(sev, "cert-chain")),
+            typed.unsigned(c.VIR_NODE_SEV_CBITPOS, shape.number(sev, "cbitpos")),
+            typed.unsigned(c.VIR_NODE_SEV_REDUCED_PHYS_BITS, shape.number(sev, "reduced-phys-bits")),
+        ]
+        if "cpu0-id" in sev:
+            params.append(typed.string(c.VIR_NODE_SEV_CPU0_ID, shape.text(sev, "cpu0-id")))
+        return typed.portion(params, wanted, flags)
+
+    def node_suspend_for_duration(self, target: int, seconds: int, flags: int) -> None:
+        """virNodeSuspendForDuration: put the host to sleep for some seconds."""
+        unsupported_flags(flags, 0, "virNodeSuspend")
+        suspend.suspend(target, seconds, f"{self.paths.log}/suspend.log")
 
     def connect_get_cpu_model_names(self, arch: str, need_results: int, flags: int) -> tuple[list[str], int]:
         """virConnectGetCPUModelNames: the CPU models that can be asked for on an architecture."""

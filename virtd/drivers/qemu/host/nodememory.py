@@ -21,12 +21,16 @@ _KSM = (
     ("shm_full_scans", "full_scans", True),
     ("shm_merge_across_nodes", "merge_across_nodes", False),
 )
+# Those of them that can be set.
+_KSM_SETTINGS = {name: file for name, file, large in _KSM if not large}
 _KSM_DIRECTORY = "/sys/kernel/mm/ksm"
+_HOST_POOLS = "/sys/kernel/mm/hugepages"
+_NODES = "/sys/devices/system/node"
 _PAGE_KIB = os.sysconf("SC_PAGESIZE") // 1024
 
 
 class NodeMemory(DriverBase):
-    """virNodeGetFreePages, virNodeGetMemoryParameters."""
+    """virNodeGetFreePages, virNodeAllocPages, virNodeGetMemoryParameters, virNodeSetMemoryParameters."""
 
     def node_get_free_pages(self, sizes: list[int], start: int, count: int, flags: int) -> list[int]:
         """virNodeGetFreePages: free pages of each size (KiB) on each of some NUMA nodes; from -1 on: of the host."""
@@ -48,6 +52,71 @@ class NodeMemory(DriverBase):
             if content is not None:
                 params.append((typed.unsigned_long if large else typed.unsigned)(name, int(content)))
         return typed.portion(params, wanted, flags)
+
+    def node_set_memory_parameters(self, params: list[TypedParam], flags: int) -> None:
+        """virNodeSetMemoryParameters: how the kernel looks for equal pages."""
+        unsupported_flags(flags, 0, "virHostMemSetParameters")
+        values = typed.take(params, dict.fromkeys(_KSM_SETTINGS, c.VIR_TYPED_PARAM_UINT))
+        for name in values:
+            path = f"{_KSM_DIRECTORY}/{_KSM_SETTINGS[name]}"
+            if not os.path.exists(path):
+                raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, f"Parameter '{name}' is not supported by this kernel")
+        for name, value in values.items():
+            _write(f"{_KSM_DIRECTORY}/{_KSM_SETTINGS[name]}", value, f"failed to set {name}")
+
+    def node_alloc_pages(self, sizes: list[int], counts: list[int], start: int, count: int, flags: int) -> int:
+        """virNodeAllocPages: add pages to the pools of huge pages, or (SET) set how many there are.
+
+        Args:
+            sizes: of the pools, in KiB.
+            counts: pages for each.
+            start: the first NUMA node; -1: the host as a whole.
+            count: how many nodes.
+            flags: VIR_NODE_ALLOC_PAGES_SET.
+
+        Returns:
+            How many pools have been changed.
+        """
+        unsupported_flags(flags, c.VIR_NODE_ALLOC_PAGES_SET, "qemuNodeAllocPages")
+        last_cell = cells()[-1]
+        if start > last_cell:
+            text = f"start cell {start} out of range (0-{last_cell})"
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_NONE)
+        changed = 0
+        for cell in range(start, min(start + count - 1, last_cell) + 1):
+            for size, pages in zip(sizes, counts, strict=True):
+                _set_pool(cell, size, pages, add=not flags & c.VIR_NODE_ALLOC_PAGES_SET)
+                changed += 1
+        return changed
+
+
+def _set_pool(cell: int, size: int, pages: int, *, add: bool) -> None:
+    """Change the pool of huge pages of a size (KiB) on a NUMA node, or (-1) of the host."""
+    if size == _PAGE_KIB:
+        text = "system pages pool can't be modified"
+        raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_NONE)
+    base = _HOST_POOLS if cell < 0 else f"{_NODES}/node{cell}/hugepages"
+    if cell == 0 and not os.path.isdir(base):
+        base = _HOST_POOLS  # a kernel without NUMA has them here only
+    path = f"{base}/hugepages-{size}kB/nr_hugepages"
+    before = files.read(path)
+    if before is None:
+        text = f"page size {size} is not available on node {cell}"
+        raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_NONE)
+    wanted = int(before) + pages if add else pages
+    _write(path, wanted, f"Unable to write to: {path}")
+    after = int((files.read(path) or b"").strip() or 0)
+    if after < wanted:
+        text = f"Unable to allocate {wanted} pages. Allocated only {after}"
+        raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_NONE)
+
+
+def _write(path: str, value: int, what: str) -> None:
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(str(value))
+    except OSError as error:
+        raise files.os_error(error, what) from None
 
 
 def _free(cell: int, size: int) -> int:

@@ -137,6 +137,7 @@ def setup(
         nvram=f"{driver.paths.state}/qemu/nvram",
         taps={} if plugged is None else plugged.taps,
         vhosts={} if plugged is None else plugged.vhosts,
+        descriptors=driver.descriptors.get(guest.uuid, {}),
         tpm=None if helper is None else helper.qemu,
         secret=_resolver(driver) if monitors else None,
         undo=guest.undo_path if monitors else None,

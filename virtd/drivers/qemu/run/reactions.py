@@ -4,6 +4,7 @@ The supervisor feeds events in, in the order in which QEMU reports them, and car
 a function here and a line in REACTIONS.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -53,6 +54,13 @@ class Reaction:
     events: list[Told] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)  # QMP commands without arguments
     end: int | None = None  # the VIR_DOMAIN_SHUTOFF_* reason to end QEMU for
+
+
+def passed_on(event: Event) -> Told:
+    """An event of QEMU's as it is, for those who want to hear of it (virConnectDomainQemuMonitorEventRegister)."""
+    seconds, micro = divmod(max(0, event.microseconds), 1_000_000)
+    details = json.dumps(event.data, separators=(",", ":")) if event.data else None
+    return "monitor", [event.name, seconds, micro, details]
 
 
 def react(status: Status, event: Event) -> Reaction:
@@ -192,6 +200,15 @@ def _io_error(status: Status, data: shape.Table, reaction: Reaction) -> None:
     reaction.events.append(("io-error-reason", [path, alias, action, reason]))
 
 
+def _block_threshold(status: Status, data: shape.Table, reaction: Reaction) -> None:
+    """An image has been written beyond a mark, which QEMU has forgotten with that."""
+    name = shape.text(data, "node-name")
+    path = status.disks.get(name, [name, ""])[1]
+    for target in status.thresholds.pop(name, []):
+        numbers = [shape.number(data, "write-threshold"), shape.number(data, "amount-exceeded")]
+        reaction.events.append(("block-threshold", [target, path or None, *numbers]))
+
+
 def _balloon(status: Status, data: shape.Table, reaction: Reaction) -> None:
     status.memory = shape.number(data, "actual") // 1024
     reaction.events.append(("balloon-change", [status.memory]))
@@ -270,6 +287,7 @@ REACTIONS: dict[str, Callable[[Status, shape.Table, Reaction], None]] = {
     "RTC_CHANGE": _rtc_change,
     "WATCHDOG": _watchdog,
     "BLOCK_IO_ERROR": _io_error,
+    "BLOCK_WRITE_THRESHOLD": _block_threshold,
     "BALLOON_CHANGE": _balloon,
     "DEVICE_DELETED": _device_deleted,
     "SUSPEND": _suspend,

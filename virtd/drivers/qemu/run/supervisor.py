@@ -21,7 +21,7 @@ from virtd import constants as c
 from virtd import deadlines
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.guest import Guest, listen
-from virtd.drivers.qemu.monitor import qmp
+from virtd.drivers.qemu.monitor import onlookers, qmp
 from virtd.drivers.qemu.run import interfaces as _interfaces  # noqa: F401 - how its notes are undone
 from virtd.drivers.qemu.run import reactions
 from virtd.drivers.qemu.status import Status
@@ -61,6 +61,7 @@ class Supervisor:
         self._guest = guest
         self._generation = generation
         self._definition = definition
+        self._onlookers = onlookers.path(os.path.dirname(guest.directory))
         self._status = status
         self._child = child
         self._pid = status.process.pid
@@ -189,6 +190,8 @@ class Supervisor:
 
     def _record(self, event: qmp.Event) -> None:
         """Commit what an event means, then do what follows from it."""
+        if self._status.active and onlookers.anybody(self._onlookers):
+            self._commit([reactions.passed_on(event)])
         before = self._status.encode()
         try:
             reaction = reactions.react(self._status, event)
@@ -356,8 +359,9 @@ class Supervisor:
             self._commit([])
         elif what == "facts":
             self._status.vcpus = shape.number(request, "vcpus", self._status.vcpus)
-            for node, names in shape.table(request, "disks", {}).items():
-                self._status.disks[node] = [str(name) for name in names] if isinstance(names, list) else []
+            for key, known in (("disks", self._status.disks), ("thresholds", self._status.thresholds)):
+                for node in (named := shape.table(request, key, {})):
+                    known[node] = shape.texts(named, node)
             forgotten = shape.texts(request, "forget", [])
             self._status.gone = [alias for alias in self._status.gone if alias not in forgotten]
             self._commit([])

@@ -86,7 +86,7 @@ def _image(
         found = _host_sizes(image)
     if found is not None:
         params += [typed.unsigned_long(f"{prefix}.{name}", value) for name, value in found._asdict().items()]
-    threshold = shape.number(node or {}, "write_threshold", 0)
+    threshold = shape.number(nodes.get(f"libvirt-{image.number}-storage", {}), "write_threshold", 0)
     if threshold:
         params.append(typed.unsigned_long(f"{prefix}.threshold", threshold))
     return params

@@ -1,4 +1,6 @@
-"""Limits of a guest's disks: what QEMU itself keeps to (iotune), and sizes that change."""
+"""Limits of a guest's disks: what QEMU itself keeps to (iotune), sizes that change, marks that are told of."""
+
+import re
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
@@ -34,7 +36,7 @@ _RESIZE_MOST = (1 << 64) // 1024 - 1  # KiB
 
 
 class IoTuning(Changes):
-    """virDomainGetBlockIoTune, virDomainSetBlockIoTune, virDomainBlockResize."""
+    """virDomainGetBlockIoTune, virDomainSetBlockIoTune, virDomainBlockResize, virDomainSetBlockThreshold."""
 
     def domain_get_block_io_tune(
         self, domain: Domain, name: str | None, wanted: int, flags: int
@@ -101,6 +103,44 @@ class IoTuning(Changes):
             node = f"libvirt-{disk.source.index}-format"
             with guest.monitor() as monitor:
                 monitor.execute("block_resize", {"node-name": node, "size": size})
+
+    def domain_set_block_threshold(self, domain: Domain, name: str, threshold: int, flags: int) -> None:
+        """virDomainSetBlockThreshold: tell, once, when an image is written beyond an offset; 0: do not.
+
+        Args:
+            domain: the guest.
+            name: a disk's target, or TARGET[NUMBER] for an image of its chain.
+            threshold: the offset in bytes.
+            flags: none are known.
+        """
+        unsupported_flags(flags, 0, "qemuDomainSetBlockThreshold")
+        with self._changing(domain, "virDomainSetBlockThreshold") as (entry, guest):
+            target, number = _find_image(self.live(entry), name)
+            node = f"libvirt-{number}-storage"
+            names = [name] if name != target else [target, f"{target}[{number}]"]
+            with guest.monitor() as monitor, guest.control() as control:
+                control.facts(thresholds={node: names if threshold else []})
+                arguments = {"node-name": node, "write-threshold": threshold}
+                monitor.execute("block-set-write-threshold", arguments)
+
+
+def _find_image(config: Config, name: str) -> tuple[str, int]:
+    """The target and the image's number that a name of the form TARGET or TARGET[NUMBER] means."""
+    target, bracket, rest = name.partition("[")
+    if bracket and re.fullmatch(r"[0-9]+\]", rest) is None:
+        raise VirtError(c.VIR_ERR_INVALID_ARG, f"failed to parse block device '{name}'", domain=c.VIR_FROM_QEMU)
+    disk = next((one for one in config.disks if one.target == target and one.source is not None), None)
+    numbers = []
+    if disk is not None and disk.source is not None:
+        numbers.append(disk.source.index)
+        level = disk.backing
+        while level is not None and not level.end:
+            numbers.append(level.index)
+            level = level.backing
+    wanted = int(rest[:-1]) if bracket else next(iter(numbers), None)
+    if wanted is None or wanted not in numbers:
+        raise VirtError(c.VIR_ERR_INVALID_ARG, f"failed to find disk '{name}'", domain=c.VIR_FROM_QEMU)
+    return target, wanted
 
 
 def _has_medium(disk: Disk) -> None:

@@ -152,10 +152,16 @@ class Policies(Tuning):
         self.change(domain, "virDomainSetPerfEvents", flags, edit)
 
     def domain_get_launch_security_info(self, domain: Domain, flags: int) -> list[TypedParam]:
-        """virDomainGetLaunchSecurityInfo: nothing, as no guest here is launched so."""
-        unsupported_flags(flags, c.VIR_TYPED_PARAM_STRING_OKAY, "qemuDomainGetLaunchSecurityInfo")
+        """virDomainGetLaunchSecurityInfo: nothing, as no guest here is launched so; libvirt looks at no flag then."""
         self.guests.find(domain)
         return []
+
+    def domain_set_launch_security_state(self, domain: Domain, params: list[TypedParam], flags: int) -> None:
+        """virDomainSetLaunchSecurityState: a secret for a guest whose memory is encrypted, as none here is."""
+        unsupported_flags(flags, 0, "qemuDomainSetLaunchSecurityState")
+        self.guests.find(domain)
+        text = "setting a launch secret is only supported in SEV-enabled domains"
+        raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text)
 
     def domain_set_lifecycle_action(self, domain: Domain, event: int, action: int, flags: int) -> None:
         """virDomainSetLifecycleAction: what a power-off, reboot or crash of the guest's own leads to."""

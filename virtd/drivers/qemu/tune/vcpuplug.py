@@ -7,7 +7,7 @@ from virtd.conf.domain.cpu import Vcpu
 from virtd.conf.xml.types import BITMAP
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.agent.channel import AgentUser
-from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.guest import Guest, vcpu_count
 from virtd.drivers.qemu.monitor.client import Monitor
 from virtd.drivers.qemu.plug.live import UNPLUG_SECONDS
 from virtd.drivers.qemu.tune.vcpus import enabled
@@ -37,6 +37,20 @@ class VcpuPlug(AgentUser):
             self.change(domain, "virDomainSetVcpusFlags", flags, lambda config, live: _set_maximum(config, count))
         else:
             self._set_count(domain, count, flags)
+
+    def domain_get_vcpus_flags(self, domain: Domain, flags: int) -> int:
+        """virDomainGetVcpusFlags: how many there are, or may be at most; GUEST: how many the guest itself uses."""
+        self.exclusive_flags(flags, "virDomainGetVcpusFlags")
+        unsupported_flags(flags, _LIVE | _CONFIG | _MAXIMUM | _GUEST, "qemuDomainGetVcpusFlags")
+        entry = self.guests.find(domain)
+        if not flags & _GUEST:
+            config = self.affected(entry, flags)
+            return config.vcpu or 1 if flags & _MAXIMUM else vcpu_count(config)
+        if not entry.active:
+            raise _invalid("vCPU count provided by the guest agent can only be requested for live domains")
+        with self.agent(domain, "virDomainGetVcpusFlags") as agent:
+            listed = agent.tables("guest-get-vcpus")
+        return len(listed) if flags & _MAXIMUM else sum(shape.truth(one, "online") for one in listed)
 
     def _set_count(self, domain: Domain, count: int, flags: int) -> None:
         before: list[int] = []
