@@ -119,7 +119,7 @@ STORAGE = [
     ),
     (
         disk("vda", "<source protocol='rbd' name='p/i'><host name='h'/><snapshot name='s'/></source>", kind="network"),
-        {"driver": "rbd", "pool": "p", "image": "i", "snapshot": "s", "server": [{"host": "h", "port": "6789"}]},
+        {"driver": "rbd", "pool": "p", "image": "i", "snapshot": "s", "server": [{"host": "h", "port": "0"}]},
     ),
     (
         disk("vda", "<source protocol='gluster' name='v/a/b'><host name='h'/></source>", kind="network"),

@@ -43,7 +43,6 @@ REFUSED = [
         "storage format 'iso' is not directly supported by QEMU",
     ),
     (disk("vda", "<source protocol='tftp' name='a'><host name='h'/></source>", kind="network"), "", "'tftp' protocol"),
-    (interface(model="nonesuch"), "", "network card model 'nonesuch'"),
     (interface("<driver queues='2'/>"), "", "Multiqueue network is not supported for: user"),
     (interface("<bandwidth><inbound average='1000'/></bandwidth>"), "", "<bandwidth> is not supported"),
     ("<watchdog model='diag288'/>", "", "watchdog"),

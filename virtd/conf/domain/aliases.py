@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from virtd.conf.domain.base import Device, DriveAddress
+from virtd.conf.domain.base import Device, DimmAddress, DriveAddress
 from virtd.conf.domain.basics import is_i440fx, is_q35
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.disk import Disk
@@ -42,6 +42,10 @@ def assign_aliases(domain: Domain) -> None:
         console.info.alias = console.info.alias or f"console{number}"
     for prefix, devices in one_by_one:
         number_devices(prefix, devices)
+    for device in domain.memory_devices:
+        address = device.info.address
+        if isinstance(address, DimmAddress) and address.slot is not None and device.info.alias is None:
+            device.info.alias = f"{device.model}{address.slot}"
     for kind in dict.fromkeys(device.model for device in domain.memory_devices):
         number_devices(
             _MEMORY_ALIASES.get(kind or "", kind or "dimm"), [d for d in domain.memory_devices if d.model == kind]

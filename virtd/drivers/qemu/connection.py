@@ -4,7 +4,9 @@ import socket
 
 from virtd import LIBVIRT_VERSION
 from virtd import constants as c
-from virtd.conf.domain import assign_aliases
+from virtd.conf.domain import Domain, assign_aliases
+from virtd.conf.domain.interface import EthernetSource, Interface
+from virtd.conf.domain.pciassign import assign_pci
 from virtd.drivers.qemu.command import build
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import Guest
@@ -25,6 +27,17 @@ FEATURES = frozenset(
 )
 # virConnectGetMaxVcpus: what libvirt answers for each type of guest, whatever the machine.
 MAX_VCPUS = {"qemu": 16, "kqemu": 1, "kvm": 16}
+
+
+def _unplug(config: Domain) -> None:
+    """Make plain tap devices of all network cards, as libvirt does for a command line that nobody starts.
+
+    What a card would be plugged into is made at a start only. Only its model and its MAC stay.
+    """
+    config.interfaces = [
+        Interface(type="ethernet", mac=one.mac, model=one.model, source=EthernetSource()) for one in config.interfaces
+    ]
+    assign_pci(config)
 
 
 class ConnectionInfo(DriverBase):
@@ -75,6 +88,7 @@ class ConnectionInfo(DriverBase):
         if form != "qemu-argv":
             raise VirtError(c.VIR_ERR_INVALID_ARG, f"unsupported config type {form}")
         config = self.read_config(xml, validate=False)
+        _unplug(config)
         assign_aliases(config)
         guest = Guest.of(self.guests.running, config)
         command = build(config, self.capabilities.binary_for(config), launch.setup(self, guest, []))

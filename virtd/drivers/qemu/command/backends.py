@@ -122,9 +122,11 @@ def _unix(line: Line, source: CharSource, name: str) -> tuple[str, Properties]:
 
 def _tcp(line: Line, source: CharSource, name: str) -> tuple[str, Properties]:
     tcp = cast(TcpSource, source)
+    credentials = None
     if tcp.tls:
-        raise unsupported("TLS for character devices is not supported")
+        credentials = line.tls(name, endpoint="server" if tcp.mode == "bind" else "client")
     properties: Properties = {
+        "tls-creds": credentials,
         "host": tcp.host,
         "port": tcp.service,
         "telnet": True if tcp.protocol == "telnet" else None,

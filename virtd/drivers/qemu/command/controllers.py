@@ -100,7 +100,9 @@ def _usb(line: Line, controller: Controller) -> None:
     driver = _USB.get(model)
     if driver is None or not line.binary.has(driver):
         raise unsupported(f"USB controller model '{model}' not supported in this QEMU binary")
-    ports = controller.ports if driver in ("nec-usb-xhci", "qemu-xhci") else None
+    ports = controller.ports
+    if ports is not None and driver not in ("nec-usb-xhci", "qemu-xhci"):
+        raise unsupported(f"usb controller type '{model}' doesn't support 'ports' with this QEMU binary")
     if controller.info.master_port is not None:
         # A companion has no name of its own; it is found by its master.
         master = line.controller("usb", controller.index or 0)
@@ -151,8 +153,6 @@ def _ide(line: Line, controller: Controller) -> None:
 
 def _fdc(line: Line, controller: Controller) -> None:
     """The machine's own on the older ones; a q35 gets one if there is a drive, with the first drive (disks.py)."""
-    if controller.index:
-        raise unsupported("Only a single fdc controller is supported")
 
 
 def _virtio_serial(line: Line, controller: Controller) -> None:

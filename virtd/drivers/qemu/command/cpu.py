@@ -30,6 +30,7 @@ _CACHE_MODES = {
     "emulate": ("l3-cache=on",),
     "passthrough": ("host-cache-info=on", "l3-cache=off"),
     "disable": ("l3-cache=off",),
+    "disable all": ("host-cache-info=off", "l3-cache=off"),
 }
 
 
@@ -170,7 +171,7 @@ def _cache(cpu: Cpu) -> list[str]:
             raise unsupported("unsupported CPU cache level for mode 'passthrough'")
     if mode == "disable" and cpu.cache_level is not None:
         raise unsupported("unsupported CPU cache level for mode 'disable'")
-    return list(_CACHE_MODES[mode])
+    return list(_CACHE_MODES["disable all" if mode == "disable" and whole else mode])
 
 
 def _address_bits(cpu: Cpu) -> list[str]:

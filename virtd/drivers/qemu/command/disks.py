@@ -87,7 +87,8 @@ def _numbered(line: Line) -> dict[int, list[storage.Image]]:
     number = 1
     for disk in reversed(line.config.disks):
         writable = not (disk.readonly or disk.device == "cdrom")
-        images = [] if isinstance(disk.source, VhostUserSource) else storage.chain(disk, number, writable=writable)
+        nothing = isinstance(disk.source, VhostUserSource) or (line.setup.live and storage.left_out(disk))
+        images = [] if nothing else storage.chain(disk, number, writable=writable)
         chains[id(disk)] = images
         number += len(images)
     return chains
@@ -130,12 +131,12 @@ def _common(line: Line, disk: Disk, node: str | None) -> Properties:
         "vendor": disk.vendor,
         "product": disk.product,
         "removable": disk.removable is True if disk.bus == "usb" else None,
-        "write-cache": None if floppy or disk.device == "lun" or node is None else write_cache,
+        "write-cache": None if disk.device == "lun" or node is None else write_cache,
         "cyls": disk.cylinders,
         "heads": disk.heads,
         "secs": disk.sectors,
         "bios-chs-trans": disk.translation if disk.translation != "none" else None,
-        "serial": disk.serial,
+        "serial": _spaced(disk.serial),
         "werror": write_error,
         "rerror": read_error if read_error != "enospc" else None,
     }
@@ -181,15 +182,20 @@ def _scsi(line: Line, disk: Disk) -> Properties:
         raise unsupported(f"disk device='{disk.device}' is not supported for bus='scsi'")
     controller = line.controller("scsi", address.controller)
     properties: Properties = {"driver": driver, "bus": f"{alias(controller.info)}.0"}
-    if controller.model == "lsilogic":
+    if controller.model in ("lsilogic", "dc390", "am53c974"):
         if address.target:
-            raise internal("target must be 0 for controller model 'lsilogic'")
+            raise internal(f"target must be 0 for controller model '{controller.model}'")
         properties["scsi-id"] = address.unit
     else:
         properties |= {"channel": address.bus, "scsi-id": address.target, "lun": address.unit}
     if disk.device != "lun":
         properties["device_id"] = disk.serial or f"drive-{alias(disk.info)}"
     return properties
+
+
+def _spaced(serial: str | None) -> str | None:
+    """A serial number as guests of libvirt's see it: blanks have a backslash before them."""
+    return None if serial is None else serial.replace(" ", "\\ ")
 
 
 def _usb(line: Line, disk: Disk) -> Properties:

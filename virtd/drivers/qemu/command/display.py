@@ -5,6 +5,7 @@ from typing import cast
 
 from virtd.conf.domain.display import (
     AddressListen,
+    DbusGraphics,
     Graphics,
     Input,
     NetworkListen,
@@ -17,7 +18,7 @@ from virtd.conf.domain.display import (
 )
 from virtd.drivers.qemu.command import virtio
 from virtd.drivers.qemu.command.address import place
-from virtd.drivers.qemu.command.line import Line, Properties, alias, escape, unsupported
+from virtd.drivers.qemu.command.line import Line, Properties, alias, escape, join, unsupported
 
 _FIRST_VNC_PORT = 5900
 # Graphics cards: model → (device as the first one, device as another one; None: only the first can be it).
@@ -64,6 +65,9 @@ def add_input(line: Line, device: Input) -> None:
 
 def add_graphics(line: Line) -> None:
     """Add the display servers."""
+    kinds = [type(graphics).kind for graphics in line.config.graphics]
+    if len(kinds) != len(set(kinds)):
+        raise unsupported("only 1 graphics device of each type (sdl, vnc, spice, headless, dbus) is supported")
     for graphics in line.config.graphics:
         maker = _SERVERS.get(type(graphics).kind)
         if maker is None:
@@ -103,7 +107,8 @@ def _vnc(line: Line, graphics: Graphics) -> None:
         words["password"] = True
         line.command.commands += _password("vnc", vnc.passwd, vnc.connected, vnc.passwd_valid_to)
     words["power-control"] = vnc.power_control
-    words["audiodev"] = f"audio{line.config.audios[0].id}" if line.config.audios else None
+    audio = vnc.audio_id or (line.config.audios[0].id if line.config.audios else None)
+    words["audiodev"] = None if audio is None else f"audio{audio}"
     line.list("vnc", where, **words)
     if vnc.keymap is not None:
         line.add("k", vnc.keymap)
@@ -130,12 +135,13 @@ def _spice(line: Line, graphics: Graphics) -> None:
         line.command.commands += _password("spice", spice.passwd, spice.connected, spice.passwd_valid_to)
     else:
         words["disable-ticketing"] = True
+    channels = ["plaintext-channel=default"] if spice.default_mode == "insecure" else []
     for channel in spice.channels:
         name = _SPICE_CHANNEL_MODES.get(channel.mode or "")
         if name == "tls-channel" or spice.default_mode == "secure":
-            raise unsupported("spice secure channels set in XML configuration, but TLS is disabled in qemu.conf")
+            raise unsupported("spice secure channels set in XML configuration, but TLS connection is not available")
         if name is not None:
-            words[name] = channel.name
+            channels.append(f"{name}={channel.name}")
     words |= {
         "image-compression": spice.image,
         "jpeg-wan-compression": spice.jpeg,
@@ -149,7 +155,7 @@ def _spice(line: Line, graphics: Graphics) -> None:
         words |= {"gl": True, "rendernode": spice.rendernode}
         line.uses(spice.rendernode, write=True)
     words["seamless-migration"] = True
-    line.list("spice", *head, **words)
+    line.add("spice", ",".join([join(*head, **words), *channels]))
     if spice.keymap is not None:
         line.add("k", spice.keymap)
 
@@ -166,6 +172,20 @@ def _sdl(line: Line, graphics: Graphics) -> None:
     line.list("display", "sdl", gl=getattr(graphics, "gl", None))
 
 
+def _dbus(line: Line, graphics: Graphics) -> None:
+    dbus = cast(DbusGraphics, graphics)
+    if "dbus" not in line.binary.choices["display"]:
+        raise unsupported("dbus graphics are not supported with this QEMU")
+    line.uses(dbus.rendernode, write=True)
+    address = dbus.address
+    if not dbus.p2p and address is None:
+        # Where the guest's own bus is, if nobody says where another one is.
+        address = f"unix:path={line.setup.private}/dbus.sock"
+    audio = None if dbus.audio_id is None else f"audio{dbus.audio_id}"
+    words = {"p2p": True if dbus.p2p else None, "addr": None if dbus.p2p else address}
+    line.list("display", "dbus", **words, gl=dbus.gl, rendernode=dbus.rendernode, audiodev=audio)
+
+
 def _egl(line: Line, graphics: Graphics) -> None:
     node = getattr(graphics, "rendernode", None)
     line.uses(node, write=True)
@@ -177,6 +197,7 @@ _SERVERS: dict[str, Callable[[Line, Graphics], None]] = {
     "spice": _spice,
     "sdl": _sdl,
     "egl-headless": _egl,
+    "dbus": _dbus,
 }
 
 

@@ -12,6 +12,7 @@ from virtd.conf.domain.devices import (
     EmulatorTpm,
     ExternalTpm,
     Filesystem,
+    PassthroughTpm,
     RandomBackend,
     Rng,
     Shmem,
@@ -206,6 +207,10 @@ def _tpm(line: Line, tpm: Tpm) -> None:
         # Without a guest there is no swtpm: what stands here then is only what it would look like.
         end: Properties = {"path": "swtpm.sock"} if line.setup.tpm is None else {"fd": line.lend(line.setup.tpm)}
         line.chardev("socket", "chrtpm", end)
+    elif isinstance(backend, PassthroughTpm):
+        _host_tpm(line, f"tpm-{name}", backend.path)
+        line.device(model, tpmdev=f"tpm-{name}", id=name)
+        return
     elif isinstance(backend, ExternalTpm):
         line.uses(backend.path, write=True)
         line.chardev("socket", "chrtpm", {"path": backend.path})
@@ -214,6 +219,30 @@ def _tpm(line: Line, tpm: Tpm) -> None:
         raise unsupported(f"TPM backend type '{kind}' is not supported")
     line.add("tpmdev", f"emulator,id=tpm-{name},chardev=chrtpm")
     line.device(model, tpmdev=f"tpm-{name}", id=name)
+
+
+def _octal(mode: str | None) -> str | None:
+    """Permissions as QEMU takes them: it reads a number without a leading zero as a decimal one."""
+    return f"{int(mode, 8):04o}" if mode else None
+
+
+def _host_tpm(line: Line, name: str, path: str) -> None:
+    """The host's own TPM, and the file by which a command that it is busy with is cancelled."""
+    device = os.path.basename(path)
+    candidates = (f"/sys/class/tpm/{device}/device/cancel", f"/sys/class/misc/{device}/device/cancel")
+    cancel = next((one for one in candidates if os.path.exists(one)), "/dev/null")
+    # Opened in any case: whether the host has one is known only by that.
+    words = {
+        "path": (path, os.O_RDWR, "Could not open TPM device"),
+        "cancel-path": (cancel, os.O_WRONLY, "Could not open"),
+    }
+    opened: Properties = {}
+    for word, (file, flags, failure) in words.items():
+        try:
+            opened[word] = line.lent_set(os.open(file, flags | os.O_CLOEXEC), file)
+        except OSError as error:
+            raise files.os_error(error, f"{failure} {file}") from None
+    line.list("tpmdev", "passthrough", id=name, **opened)
 
 
 def _vsock(line: Line, vsock: Vsock) -> Properties:
@@ -247,14 +276,14 @@ def add_shmem(line: Line, shmem: Shmem) -> None:
     line.need(model, f"shmem model '{model}'")
     master = {"master": "on", "peer": "off"}.get(shmem.role or "")
     if model == "ivshmem-doorbell":
-        line.uses(shmem.server_path, write=True)
-        line.chardev("socket", f"char{name}", {"path": shmem.server_path})
+        path = shmem.server_path or f"/var/lib/libvirt/shmem-{shmem.name}-sock"
+        line.uses(path, write=True)
+        line.chardev("socket", f"char{name}", {"path": path})
         line.device(
             model,
             id=name,
             chardev=f"char{name}",
             vectors=shmem.msi_vectors,
-            master=master,
             ioeventfd=shmem.msi_ioeventfd,
             **place(line, shmem.info),
         )
@@ -297,8 +326,8 @@ def add_filesystem(line: Line, filesystem: Filesystem) -> None:
         "local",
         security_model=_9P_SECURITY[filesystem.accessmode],
         multidevs=filesystem.multidevs,
-        fmode=filesystem.fmode,
-        dmode=filesystem.dmode,
+        fmode=_octal(filesystem.fmode),
+        dmode=_octal(filesystem.dmode),
         writeout=driver.wrpolicy if driver is not None else None,
         id=f"fsdev-{name}",
         path=filesystem.source_dir,

@@ -20,6 +20,8 @@ from virtd.errors import VirtError
 from virtd.state import files, undo
 
 Properties = dict[str, object]
+CERTIFICATES = "/etc/pki/qemu"
+"""Where libvirt's default_tls_x509_cert_dir has QEMU's certificates."""
 NULL = object()
 """JSON's null, as None stands for a property that is left out."""
 
@@ -174,9 +176,14 @@ class Line:
             VirtError: VIR_ERR_NO_SECRET.
         """
         if self.setup.secret is None:
+            return self.hidden(name, b"")
+        return self.hidden(name, self.setup.secret(meant, usage))
+
+    def hidden(self, name: str, value: bytes) -> str:
+        """Hand QEMU something in memory that only it can reach; returns the object's id."""
+        if not self.setup.live:
             self.object("secret", id=name, file=f"{name}.value", format="raw")
             return name
-        value = self.setup.secret(meant, usage)
         descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
         files.write_all(descriptor, value)
         self.object("secret", id=name, file=f"/proc/self/fd/{self.keep(descriptor)}", format="raw")
@@ -186,6 +193,18 @@ class Line:
         """Note a file that QEMU opens itself."""
         if path:
             self.command.files.append((path, write))
+
+    def tls(self, name: str, *, endpoint: str) -> str:
+        """Let QEMU have the host's certificates; returns the object's id.
+
+        Args:
+            name: of what is to be encrypted.
+            endpoint: 'client' or 'server'.
+        """
+        found = f"obj{name}_tls0"
+        where = {"dir": CERTIFICATES, "endpoint": endpoint, "verify-peer": True}
+        self.object("tls-creds-x509", id=found, **where)
+        return found
 
     def makes(self, path: str) -> None:
         """Note, before it is made, a file that has to go with the guest."""
@@ -198,8 +217,12 @@ class Line:
             descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, mode)
         except OSError as error:
             raise files.os_error(error, f"Unable to open file '{path}'") from None
+        return self.lent_set(descriptor, path)
+
+    def lent_set(self, descriptor: int, what: str) -> str:
+        """Hand QEMU an open file, which it finds by the path that is returned; `what` is for who looks at the list."""
         number, self._fdsets = self._fdsets, self._fdsets + 1
-        self.add("add-fd", f"set={number},fd={self.keep(descriptor)},opaque={escape(path)}")
+        self.add("add-fd", f"set={number},fd={self.keep(descriptor)},opaque={escape(what)}")
         return f"/dev/fdset/{number}"
 
     def passed(self, group: str) -> str:

@@ -6,11 +6,12 @@ import time
 from virtd import constants as c
 from virtd.conf.domain.base import Info
 from virtd.conf.domain.basics import is_i440fx, is_q35
+from virtd.conf.domain.disk import FileSource, SourceBase
 from virtd.conf.domain.features import Features
-from virtd.conf.domain.os import FwCfgs, Loader, Nvram, Smbios
+from virtd.conf.domain.os import Entry, FwCfgs, Loader, Nvram, Smbios
 from virtd.drivers.qemu.command.line import Line, devices_with_boot_order, escape, internal, join, unsupported
 from virtd.drivers.qemu.command.memory import uses_default_memory
-from virtd.drivers.qemu.command.storage import local_path
+from virtd.drivers.qemu.command.storage import local_path, where
 from virtd.drivers.qemu.run import firmware
 from virtd.errors import VirtError
 from virtd.state import files
@@ -68,6 +69,7 @@ def choose_firmware(line: Line) -> None:
             machine=system.machine or "",
             smm=features.smm,
             secure=asked.secure,
+            stateless=asked.stateless is True,
             features={one.name or "": one.enabled is True for one in system.firmware_features},
         )
         if found is None or found.device != "flash":
@@ -86,10 +88,10 @@ def choose_firmware(line: Line) -> None:
     if loader is None or loader.type != "pflash" or loader.stateless:
         return
     nvram = system.nvram = system.nvram or Nvram()
-    if nvram.source is not None:
-        nvram.path = local_path(nvram.source)
-        if nvram.path is None:
-            raise unsupported(f"nvram of type '{nvram.type}' is not supported")
+    if nvram.source is not None and not isinstance(nvram.source, FileSource):
+        return  # on a device or a server: there already
+    if isinstance(nvram.source, FileSource):
+        nvram.path = nvram.source.file
     if nvram.path is None:
         nvram.path = f"{line.setup.nvram}/{config.name}_VARS.fd"
     if line.setup.live:
@@ -101,9 +103,9 @@ def add_firmware_images(line: Line) -> None:
     loader, nvram = line.config.os.loader, line.config.os.nvram
     if loader is None or loader.type != "pflash":
         return
-    _flash(line, 0, loader.path, read_only=loader.readonly is True)
-    if nvram is not None and nvram.path is not None:
-        _flash(line, 1, nvram.path, read_only=False)
+    _flash(line, 0, FileSource(file=loader.path), read_only=loader.readonly is True)
+    if nvram is not None and (nvram.source is not None or nvram.path is not None):
+        _flash(line, 1, nvram.source or FileSource(file=nvram.path), read_only=False)
 
 
 def add_machine(line: Line) -> None:
@@ -137,7 +139,7 @@ def add_machine(line: Line) -> None:
     loader, nvram = config.os.loader, config.os.nvram
     if loader is not None and loader.type == "pflash":
         words["pflash0"] = "libvirt-pflash0-format"
-        if nvram is not None and nvram.path is not None:
+        if nvram is not None and (nvram.source is not None or nvram.path is not None):
             words["pflash1"] = "libvirt-pflash1-format"
     if config.os.bios_serial:
         words["graphics"] = False
@@ -203,6 +205,8 @@ def add_clock(line: Line) -> None:
                 line.add("global", f"kvm-pit.lost_tick_policy={timer.tickpolicy}")
             elif timer.tickpolicy == "merge":
                 raise unsupported(f"unsupported pit tickpolicy '{timer.tickpolicy}'")
+            elif timer.tickpolicy is None:
+                line.add("global", "kvm-pit.lost_tick_policy=delay")
         elif timer.name == "hpet" and timer.present is False and not _by_machine(line):
             line.add("no-hpet")
         elif timer.name in ("platform", "armvtimer"):
@@ -285,13 +289,11 @@ def add_pci_hole(line: Line) -> None:
             line.add("global", f"{host}.pci-hole64-size={controller.pcihole64}K")
 
 
-def _flash(line: Line, number: int, path: str | None, *, read_only: bool) -> None:
-    line.uses(path, write=not read_only)
+def _flash(line: Line, number: int, source: SourceBase, *, read_only: bool) -> None:
+    line.uses(local_path(source), write=not read_only)
     storage = f"libvirt-pflash{number}-storage"
-    line.json(
-        "blockdev",
-        {"driver": "file", "filename": path, "node-name": storage, "auto-read-only": True, "discard": "unmap"},
-    )
+    properties = where(line, source, f"pflash{number}")
+    line.json("blockdev", {**properties, "node-name": storage, "auto-read-only": True, "discard": "unmap"})
     line.json(
         "blockdev",
         {"node-name": f"libvirt-pflash{number}-format", "read-only": read_only, "driver": "raw", "file": storage},
@@ -358,19 +360,21 @@ def _clock_base(line: Line) -> str:
 
 def _smbios(line: Line, table: Smbios) -> None:
     if table.bios:
-        _entries(line, 0, {entry.name: entry.text or "" for entry in table.bios}, _SMBIOS_BIOS)
+        _entries(line, 0, {}, table.bios, _SMBIOS_BIOS)
     if table.system:
-        _entries(line, 1, {entry.name: entry.text or "" for entry in table.system}, _SMBIOS_SYSTEM)
+        _entries(line, 1, {}, table.system, _SMBIOS_SYSTEM)
     if len(table.base_boards) > 1:
         raise unsupported("qemu does not support more than one entry to Type 2 in SMBIOS table")
+    # Of these two libvirt says an empty manufacturer where none is given; QEMU's own would be "QEMU".
     for board in table.base_boards:
-        _entries(line, 2, {entry.name: entry.text or "" for entry in board.entries}, _SMBIOS_BOARD)
+        _entries(line, 2, {"manufacturer": ""}, board.entries, _SMBIOS_BOARD)
     if table.chassis:
-        _entries(line, 3, {entry.name: entry.text or "" for entry in table.chassis}, _SMBIOS_CHASSIS)
+        _entries(line, 3, {"manufacturer": ""}, table.chassis, _SMBIOS_CHASSIS)
     if table.oem_strings:
         line.add("smbios", ",".join(["type=11", *(f"value={escape(one.text or '')}" for one in table.oem_strings)]))
 
 
-def _entries(line: Line, number: int, given: dict[str | None, str], names: dict[str, str]) -> None:
+def _entries(line: Line, number: int, usual: dict[str, str], entries: list[Entry], names: dict[str, str]) -> None:
     """One SMBIOS table, its strings in QEMU's order."""
+    given = usual | {entry.name or "": entry.text or "" for entry in entries}
     line.add("smbios", join(f"type={number}", **{names[name]: given[name] for name in names if name in given}))

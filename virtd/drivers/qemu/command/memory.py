@@ -28,7 +28,9 @@ def add_memory(line: Line) -> None:
     """Add -m, the object that the machine's own memory is, and whether it is locked."""
     config = line.config
     plugged = sum(device.size or 0 for device in config.memory_devices)
-    kib = _mebibytes((config.memory or 0) - plugged) * 1024
+    numa = _numa(line)
+    whole = (config.memory or 0) - plugged
+    kib = (_mebibytes(whole) if numa is None else sum(_mebibytes(cell.memory or 0) for cell in numa.cells)) * 1024
     if config.max_memory is not None:
         line.add("m", f"size={kib}k,slots={config.max_memory_slots or 0},maxmem={config.max_memory}k")
     elif plugged:
@@ -37,7 +39,7 @@ def add_memory(line: Line) -> None:
         line.add("m", str(kib // 1024))
     machine = line.binary.machine(config.os.machine or "")
     if uses_default_memory(line) and machine is not None and machine.ram_id is not None:
-        line.json("object", _backend(line, machine.ram_id, kib * 1024, default=True))
+        _add_backend(line, _backend(line, machine.ram_id, kib * 1024, default=True))
     locked = config.memory_backing is not None and config.memory_backing.locked
     line.list("overcommit", **{"mem-lock": locked})
 
@@ -60,7 +62,7 @@ def add_numa(line: Line) -> None:
     left = set(range(line.config.vcpu or 1)) - {cpu for cell in numa.cells for cpu in cell.cpus or ()}
     for number, (cell, backend) in enumerate(zip(numa.cells, backends, strict=True)):
         if not plain:
-            line.json("object", backend)
+            _add_backend(line, backend)
         # CPUs that are in no cell are in the first.
         cpus = set(cell.cpus or ()) | (left if number == 0 else set())
         words: list[str | None] = ["node", f"nodeid={number}"]
@@ -93,7 +95,7 @@ def add_device(line: Line, device: MemoryDevice) -> None:
         raise unsupported(f"memory model '{device.model}' is not supported")
     line.need(driver, f"memory model '{device.model}'")
     name = alias(device.info)
-    line.json("object", _device_backend(line, device, name))
+    _add_backend(line, _device_backend(line, device, name))
     virtio_mem = device.model == "virtio-mem"
     label = device.label_size * 1024 if device.label_size else None
     line.device(
@@ -102,7 +104,8 @@ def add_device(line: Line, device: MemoryDevice) -> None:
         **{
             "label-size": label,
             "block-size": (device.block or 0) * 1024 if virtio_mem else None,
-            "requested-size": (device.requested or 0) * 1024 if virtio_mem else None,
+            "requested-size": (device.requested or 0) * 1024 or None if virtio_mem else None,
+            "prealloc": True if virtio_mem and _immediate(line) else None,
             "uuid": device.uuid if device.model == "nvdimm" else None,
             "unarmed": True if device.readonly else None,
             "memdev": f"mem{name}",
@@ -111,6 +114,12 @@ def add_device(line: Line, device: MemoryDevice) -> None:
             **_slot(line, device.info),
         },
     )
+
+
+def _immediate(line: Line) -> bool:
+    """Whether memory is allocated before the guest asks for it."""
+    backing = line.config.memory_backing
+    return backing is not None and backing.allocation == "immediate"
 
 
 def _slot(line: Line, info: Info) -> Properties:
@@ -154,6 +163,7 @@ def _device_backend(line: Line, device: MemoryDevice, name: str) -> Properties:
     if device.model == "virtio-mem":
         backend["reserve"] = False
         backend.pop("prealloc", None)
+        backend.pop("prealloc-threads", None)
     if device.model == "nvdimm" and not device.pmem:
         backend["prealloc"] = True
     if device.alignsize is not None:
@@ -191,6 +201,8 @@ def _backend(
     """
     config = line.config
     backing = config.memory_backing or MemoryBacking()
+    # As in libvirt: what is said of the whole guest is looked at before its pages are, what a device says after that.
+    placed = {} if nodes is not None else _host_nodes(config.numatune, cell, None)
     access = access if access is not None else backing.access
     page = page_kib if page_kib is not None else _huge_page(backing, cell)
     huge = page is not None and page > os.sysconf("SC_PAGE_SIZE") // 1024
@@ -200,6 +212,7 @@ def _backend(
     elif backing.source == "memfd":
         properties["qom-type"] = "memory-backend-memfd"
         if huge:
+            _hugetlbfs(page or 0)  # such pages are had where they can be mounted
             properties |= {"hugetlb": True, "hugetlbsize": (page or 0) * 1024}
     elif huge:
         properties |= {"qom-type": "memory-backend-file", "mem-path": _hugetlbfs(page or 0)}
@@ -216,7 +229,16 @@ def _backend(
         properties["prealloc"] = True
         properties["prealloc-threads"] = backing.allocation_threads
     properties["size"] = size
-    return properties | _host_nodes(config.numatune, cell, nodes)
+    return properties | (placed if nodes is None else _host_nodes(config.numatune, cell, nodes))
+
+
+def _add_backend(line: Line, backend: Properties) -> None:
+    """Add the object that some memory is; what allocates it at once, runs where it is to be."""
+    if "prealloc" in backend and "host-nodes" in backend and line.binary.has("thread-context"):
+        name = f"tc-{backend['id']}"
+        line.object("thread-context", id=name, **{"node-affinity": backend["host-nodes"]})
+        backend["prealloc-context"] = name
+    line.json("object", backend)
 
 
 def _huge_page(backing: MemoryBacking, cell: int | None) -> int | None:
@@ -274,9 +296,9 @@ def _host_nodes(tune: NumaTune | None, cell: int | None, nodes: frozenset[int] |
                 mode, wanted = node.mode, nodes if nodes is not None else node.nodeset
     if wanted is None:
         return {}
-    policy = _POLICIES.get(mode or "strict")
-    if policy is None:
-        raise unsupported(f"NUMA memory mode '{mode}' is not supported")
+    if mode == "restrictive":
+        return {}  # a matter of the control group, not of QEMU
+    policy = _POLICIES[mode or "strict"]
     for node_number in sorted(wanted):
         if not os.path.isdir(f"/sys/devices/system/node/node{node_number}"):
             raise unsupported(f"NUMA node {node_number} is unavailable")

@@ -20,6 +20,7 @@ from virtd.conf.domain.disk import (
     Host,
     NetworkSource,
     NvmeSource,
+    Slice,
     SourceBase,
     VolumeSource,
 )
@@ -35,8 +36,8 @@ _CACHE = {
     "unsafe": (False, True, True),
 }
 # Formats that have no driver of the same name: what libvirt makes of them.
-_FORMATS = {"fat": "raw", "dir": "raw", "vhd": "vpc"}
-_NO_FORMATS = {"iso", "cow", "none", "auto", "aio", "ploop"}
+_FORMATS = {"fat": "raw", "dir": "raw", "vhd": "vhdx", "ploop": "parallels"}
+_NO_FORMATS = {"iso", "cow", "none", "auto", "aio"}
 _DEFAULT_PORTS = {
     "nbd": "10809",
     "http": "80",
@@ -47,11 +48,12 @@ _DEFAULT_PORTS = {
     "ssh": "22",
     "iscsi": "3260",
     "gluster": "24007",
-    "rbd": None,
+    "rbd": "0",
     "nfs": None,
     "vxhs": "9999",
     "sheepdog": "7000",
 }
+_IN_URLS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/")
 _MOST_IMAGES = 200  # a chain longer than that goes in circles
 
 
@@ -72,7 +74,7 @@ def real(source: SourceBase) -> SourceBase:
 
 def chain(disk: Disk, first: int, *, writable: bool) -> list[Image]:
     """A disk's images from the top, numbered from `first` on."""
-    if disk.source is None or _left_out(disk):
+    if disk.source is None:
         return []
     images = [Image(first, real(disk.source), disk.driver.type or "raw", writable, False)]
     below = disk.backing
@@ -84,7 +86,7 @@ def chain(disk: Disk, first: int, *, writable: bool) -> list[Image]:
     return images
 
 
-def _left_out(disk: Disk) -> bool:
+def left_out(disk: Disk) -> bool:
     """Whether a medium is missing of which it is said that the guest can do without."""
     path = local_path(disk.source)
     if disk.source is None or disk.source.startup_policy != "optional" or path is None:
@@ -111,7 +113,11 @@ def add_images(line: Line, disk: Disk, images: list[Image]) -> str | None:
         return None
     for image in reversed(images):
         backing = next((f"libvirt-{other.number}-format" for other in images if other.number == image.number + 1), None)
-        line.json("blockdev", _storage(line, disk, image))
+        storage = _storage(line, disk, image)
+        line.json("blockdev", storage)
+        part = _slice(image)
+        if part is not None and image.format != "raw":
+            line.json("blockdev", _sliced(image, storage, part))
         line.json("blockdev", _format(line, disk, image, backing))
     _note(line, disk, images)
     name = f"libvirt-{images[0].number}-format"
@@ -146,7 +152,7 @@ def _format(line: Line, disk: Disk, image: Image, backing: str | None) -> Proper
     properties: Properties = {
         "node-name": f"libvirt-{image.number}-format",
         "read-only": not image.writable,
-        "discard": options.discard if top else None,
+        "discard": options.discard,
         "detect-zeroes": detect if top else None,
         "cache": _cache(cache_mode(disk)),
         "driver": _FORMATS.get(kind, kind),
@@ -155,18 +161,29 @@ def _format(line: Line, disk: Disk, image: Image, backing: str | None) -> Proper
         properties["cache-size"] = options.metadata_cache.max_size
     if kind == "qcow2" and top:
         properties["discard-no-unref"] = options.discard_no_unref
-    for part in image.source.slices:
-        if part.type == "storage":
-            if kind != "raw":
-                raise unsupported("slices are supported for images of format 'raw' only")
-            properties |= {"offset": part.offset, "size": part.size}
-    properties["file"] = f"libvirt-{image.number}-storage"
+    part = _slice(image)
+    if part is not None and kind == "raw":
+        properties |= {"offset": part.offset, "size": part.size}
+    properties["file"] = f"libvirt-{image.number}-{'storage' if part is None or kind == 'raw' else 'slice-sto'}"
     encryption = image.source.encryption or (disk.encryption if top else None)
     if encryption is not None:
         properties |= _decryption(line, disk, image, encryption)
     if backing is not None:
         return properties | {"backing": backing}
     return properties | ({"backing": NULL} if image.end and kind not in ("raw", "fat", "dir") else {})
+
+
+def _slice(image: Image) -> Slice | None:
+    """The part of its container that an image is."""
+    return next((part for part in image.source.slices if part.type == "storage"), None)
+
+
+def _sliced(image: Image, storage: Properties, part: Slice) -> Properties:
+    """A node between storage and format, for a format that cannot be told where it begins and ends."""
+    kept = {name: storage[name] for name in ("cache", "auto-read-only", "discard")}
+    name = f"libvirt-{image.number}"
+    place = {"offset": part.offset, "size": part.size}
+    return {"driver": "raw", "node-name": f"{name}-slice-sto", **kept, "file": f"{name}-storage", **place}
 
 
 def _decryption(line: Line, disk: Disk, image: Image, encryption: Encryption) -> Properties:
@@ -247,10 +264,6 @@ def _backing_file(path: str) -> str | None:
 
 def _where(line: Line, disk: Disk, image: Image) -> Properties:
     source = image.source
-    if isinstance(source, FileSource):
-        if source.fdgroup is not None:
-            return {"driver": "file", "filename": line.passed(source.fdgroup)}
-        return {"driver": "file", "filename": source.file or ""}
     if isinstance(source, BlockSource):
         driver = "host_cdrom" if disk.device == "cdrom" and _is_cdrom(source.dev) else "host_device"
         return {"driver": driver, "filename": source.dev or ""}
@@ -258,14 +271,32 @@ def _where(line: Line, disk: Disk, image: Image) -> Properties:
         if image.writable and image.format != "fat":
             raise unsupported(f"unsupported disk driver type for '{image.format}'")
         return {"driver": "vvfat", "dir": source.dir, "floppy": disk.device == "floppy", "rw": image.writable}
+    return where(line, source, str(image.number), disk.auth)
+
+
+def where(line: Line, source: SourceBase, number: str, auth: Auth | None = None) -> Properties:
+    """The node that a source is, but for its name.
+
+    Args:
+        line: the command line, to which secrets are added that the node needs.
+        source: the source.
+        number: what tells its nodes from those of others.
+        auth: who we are to a server, if the source itself does not say so.
+    """
+    if isinstance(source, FileSource):
+        if source.fdgroup is not None:
+            return {"driver": "file", "filename": line.passed(source.fdgroup)}
+        return {"driver": "file", "filename": source.file or ""}
+    if isinstance(source, BlockSource):
+        return {"driver": "host_device", "filename": source.dev or ""}
     if isinstance(source, NetworkSource):
-        return _network(line, source) | _credentials(line, image, source.auth or disk.auth, source.protocol)
+        return _network(line, number, source) | _credentials(line, number, source.auth or auth, source.protocol)
     if isinstance(source, NvmeSource):
         device = f"{source.domain:04x}:{source.bus:02x}:{source.slot:02x}.{source.function:x}"
         return {"driver": "nvme", "device": device, "namespace": source.namespace}
     if isinstance(source, VolumeSource):
         raise internal(f"volume '{source.volume}' of pool '{source.pool}' has not been looked up")
-    raise unsupported(f"disk source type '{disk.type}' is not supported")
+    raise unsupported(f"disk source type '{type(source).kind}' is not supported")
 
 
 def _is_cdrom(path: str | None) -> bool:
@@ -283,29 +314,37 @@ _AUTHS: dict[str, tuple[int, str, str, Properties]] = {
 }
 
 
-def _credentials(line: Line, image: Image, auth: Auth | None, protocol: str | None) -> Properties:
+def _credentials(line: Line, number: str, auth: Auth | None, protocol: str | None) -> Properties:
     """Who we are to the storage server."""
     if auth is None or auth.secret is None:
         return {}
     if protocol is None or protocol not in _AUTHS:
         raise unsupported(f"authentication is not supported for protocol '{protocol}'")
     usage, user, password, more = _AUTHS[protocol]
-    name = line.secret(f"libvirt-{image.number}-storage-auth-secret0", auth.secret, usage)
+    name = line.secret(f"libvirt-{number}-storage-auth-secret0", auth.secret, usage)
     return {user: auth.username, **more, password: name}
 
 
-def _network(line: Line, source: NetworkSource) -> Properties:
+def _network(line: Line, number: str, source: NetworkSource) -> Properties:
     maker = _PROTOCOLS.get(source.protocol or "")
     if maker is None or (source.protocol not in line.binary.choices["blockdev"] and source.protocol != "sheepdog"):
         raise unsupported(f"'{source.protocol}' protocol is not supported with this QEMU binary")
+    properties = {"driver": source.protocol, **maker(source)}
     if source.tls:
-        raise unsupported(f"TLS for the source of protocol '{source.protocol}' is not supported")
-    return {"driver": source.protocol, **maker(source)}
+        if source.protocol != "nbd":
+            raise unsupported(f"TLS transport is not supported for disk protocol '{source.protocol}'")
+        properties |= {"tls-creds": line.tls(f"libvirt-{number}-storage", endpoint="client")}
+        properties |= {"tls-hostname": getattr(source, "tls_hostname", None)}
+    if source.cookies and source.protocol in ("http", "https"):
+        jar = "; ".join(f"{cookie.name}={cookie.value}" for cookie in source.cookies)
+        name = f"libvirt-{number}-storage-httpcookie-secret0"
+        properties |= {"cookie-secret": line.hidden(name, jar.encode())}
+    return properties
 
 
 def _host(source: NetworkSource) -> Host:
     if len(source.hosts) != 1:
-        raise internal(f"protocol '{source.protocol}' accepts only one host")
+        raise internal(f"{source.protocol} protocol accepts only one host")
     return source.hosts[0]
 
 
@@ -318,7 +357,7 @@ def _server(source: NetworkSource, host: Host) -> Properties:
     if host.transport == "unix":
         return {"type": "unix", "path": host.socket}
     if host.transport == "rdma":
-        raise internal("transport type 'rdma' is not yet supported")
+        raise internal("transport protocol 'rdma' is not yet supported")
     return {"type": "inet", "host": host.name, "port": _port(source, host)}
 
 
@@ -328,7 +367,7 @@ def _nbd(source: NetworkSource) -> Properties:
 
 def _rbd(source: NetworkSource) -> Properties:
     pool, _, image = (source.name or "").partition("/")
-    servers = [{"host": host.name, "port": host.port or "6789"} for host in source.hosts]
+    servers = [{"host": host.name, "port": _port(source, host)} for host in source.hosts]
     return {
         "pool": pool,
         "image": image,
@@ -345,10 +384,17 @@ def _iscsi(source: NetworkSource) -> Properties:
     return {
         "portal": f"{name}:{_port(source, host)}",
         "target": target,
-        "lun": int(lun) if lun.isdigit() else 0,
+        "lun": _unit(lun, target),
         "transport": "tcp",
         "initiator-name": source.initiator,
     }
+
+
+def _unit(text: str, target: str) -> int:
+    """The number of an iSCSI target's unit."""
+    if text and not text.isdigit():
+        raise internal(f"cannot parse target for lunStr '{target}'")
+    return int(text or 0)
 
 
 def _gluster(source: NetworkSource) -> Properties:
@@ -362,11 +408,16 @@ def _url(source: NetworkSource) -> Properties:
     path = (source.name or "").removeprefix("/")
     query = f"?{source.query}" if source.query else ""
     return {
-        "url": f"{source.protocol}://{name}:{_port(source, host)}/{path}{query}",
+        "url": f"{source.protocol}://{name}:{_port(source, host)}/{_quoted(path)}{query}",
         "sslverify": source.ssl_verify,
         "timeout": source.timeout,
         "readahead": source.readahead,
     }
+
+
+def _quoted(path: str) -> str:
+    """A path as it stands in a URL (RFC 3986, 3.3)."""
+    return "".join(chr(one) if chr(one) in _IN_URLS else f"%{one:02X}" for one in os.fsencode(path))
 
 
 def _ssh(source: NetworkSource) -> Properties:

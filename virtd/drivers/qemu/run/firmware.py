@@ -24,6 +24,7 @@ class Firmware(NamedTuple):
     path: str
     format: str
     template: str | None  # what its variables are at first
+    mode: str  # of flash: 'split', 'combined', 'stateless'
     targets: tuple[tuple[str, tuple[str, ...]], ...]  # QEMU's architecture, patterns of machine types
     features: frozenset[str]
 
@@ -53,6 +54,7 @@ def choose(
     machine: str,
     smm: bool | None,
     secure: bool | None,
+    stateless: bool = False,
     features: Mapping[str, bool],
 ) -> Firmware | None:
     """The first firmware that a guest can have.
@@ -64,12 +66,15 @@ def choose(
         machine: the canonical machine type.
         smm: whether the guest has system management mode; None: it may have it.
         secure: whether the loader is to be protected; None: no matter.
+        stateless: whether it is one that keeps no variables.
         features: what it must have ("secure-boot", "enrolled-keys"), or must not.
     """
     for firmware in found:
         if interface not in firmware.interfaces or not firmware.fits(target, machine):
             continue
         if (smm is False and firmware.secure) or (secure is not None and firmware.secure != secure):
+            continue
+        if stateless != (firmware.mode == "stateless"):
             continue
         if any((name in firmware.features) != wanted for name, wanted in features.items()):
             continue
@@ -102,6 +107,7 @@ def _decode(table: shape.Table) -> Firmware:
         path=shape.text(image, "filename"),
         format=shape.text(image, "format", "raw"),
         template=shape.text(template, "filename", "") or None,
+        mode=shape.text(mapping, "mode", "split"),
         targets=tuple(
             (shape.text(one, "architecture"), tuple(shape.texts(one, "machines")))
             for one in shape.tables(table, "targets")
