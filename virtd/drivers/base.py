@@ -42,11 +42,12 @@ class Stream:
         work: called after the reply has been sent, in the process that ran the method, to do the copying at the other
             end. Its return ends the stream well, its VirtError ends it with that error. Without work the stream
             ends when the descriptor does.
-        sparse: makes the stream that is to be taken instead of this one by whoever can do with holes, whose
-            descriptor is as virtd.drivers.holes says. Everybody else gets zeros.
+        sparse: makes the stream that is to be taken instead of this one by whoever can do with holes. Everybody else
+            gets zeros.
+        holes: what flows are parts with heads, as virtd.drivers.holes says.
     """
 
-    __slots__ = ("descriptor", "sparse", "work")
+    __slots__ = ("descriptor", "holes", "sparse", "work")
 
     def __init__(
         self,
@@ -54,10 +55,12 @@ class Stream:
         work: Callable[[], None] | None = None,
         *,
         sparse: "Callable[[], Stream] | None" = None,
+        holes: bool = False,
     ) -> None:
         self.descriptor = descriptor
         self.work = work
         self.sparse = sparse
+        self.holes = holes
 
 
 class Reply:

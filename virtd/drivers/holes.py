@@ -1,57 +1,87 @@
 """Streams with holes between a process that does a stream's work and the one that serves the client.
 
-On a socket of type SOCK_SEQPACKET each packet is data (one byte 'd', then the bytes) or a hole (one byte 'h', then its
-length, 8 bytes in network order). Nothing else tells the two kinds of streams apart than the socket's type.
+They go through a pipe. Before each part stands a head: its kind ('d' for data, 'h' for a hole) and its length (8 bytes
+in network order); data follow their head. A head is written at once, so that a pipe never holds half of one. That a
+pipe carries heads nothing but Stream.holes tells.
 """
 
+import errno
 import os
-import socket
-import stat
 import struct
+from collections.abc import Iterator
 
-DATA_MAX = 65536  # bytes in a packet: what every system's socket buffers take
-PACKET_MAX = 1 + DATA_MAX
+PIPE_SIZE = 1 << 20  # bytes: what an unprivileged process may have (/proc/sys/fs/pipe-max-size)
+_PART = 1 << 20  # bytes of data that are handed on at a time
+_HEAD = struct.Struct("!cQ")
+HEAD_SIZE = _HEAD.size
 _DATA, _HOLE = b"d", b"h"
-_LENGTH = struct.Struct("!cQ")
+_F_SETPIPE_SZ = 1031  # fcntl(2)
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends of a stream with holes."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def pipe() -> tuple[int, int]:
+    """A pipe for a stream of much data: its end to be read, and its end to be written."""
+    import fcntl
+
+    reader, writer = os.pipe()
+    try:
+        fcntl.fcntl(writer, _F_SETPIPE_SZ, PIPE_SIZE)
+    except OSError:
+        pass  # the user has many pipes; a small one does
+    return reader, writer
 
 
-def carried_by(descriptor: int) -> bool:
-    """Whether a stream's descriptor is one for holes."""
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        return False
-    with socket.socket(fileno=os.dup(descriptor)) as sock:
-        return sock.type == socket.SOCK_SEQPACKET
+def data_head(length: int) -> bytes:
+    """What stands before so many bytes of data."""
+    return _HEAD.pack(_DATA, length)
 
 
-def write(descriptor: int, what: memoryview | int) -> int:
-    """Write data, or (an int) a hole of so many bytes, as one packet.
+def hole(length: int) -> bytes:
+    """A hole of so many bytes."""
+    return _HEAD.pack(_HOLE, length)
 
-    Returns:
-        How much of it was written.
+
+def parse(head: bytes) -> tuple[bool, int]:
+    """Whether a hole comes, rather than data, and how long it is.
+
+    Raises:
+        OSError: EIO, it is no head.
+    """
+    if len(head) == HEAD_SIZE:
+        kind, length = _HEAD.unpack(head)
+        if kind in (_DATA, _HOLE):
+            return kind == _HOLE, length
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def send(descriptor: int, what: bytes | memoryview | int) -> None:
+    """Write data, or (an int) a hole of so many bytes, all of it.
 
     Raises:
         OSError: as os.write().
     """
     if isinstance(what, int):
-        os.write(descriptor, _LENGTH.pack(_HOLE, what))
-        return what
-    return os.writev(descriptor, [_DATA, what[:DATA_MAX]]) - 1
+        os.write(descriptor, hole(what))
+    elif what:
+        os.write(descriptor, data_head(len(what)))
+        view = memoryview(what)
+        while view:
+            view = view[os.write(descriptor, view) :]
 
 
-def parse(packet: bytes) -> bytes | int:
-    """A packet's data, or the length of the hole that it is.
+def receive(descriptor: int) -> Iterator[bytes | int]:
+    """What comes, part by part, to the end: data, and lengths of holes.
 
     Raises:
-        ValueError: it is neither.
+        OSError: as os.read(); EIO if it ends in the middle of a part.
     """
-    kind = packet[:1]
-    if kind == _DATA:
-        return packet[1:]
-    if kind == _HOLE and len(packet) == _LENGTH.size:
-        return int(_LENGTH.unpack(packet)[1])
-    raise ValueError(kind)
+    while head := os.read(descriptor, HEAD_SIZE):
+        is_hole, left = parse(head)
+        if is_hole:
+            yield left
+            continue
+        while left:
+            data = os.read(descriptor, min(left, _PART))
+            if not data:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            left -= len(data)
+            yield data

@@ -17,11 +17,11 @@ closed, with the descriptors that `close` returns.
 import struct
 from collections.abc import Sequence
 
-from virtd.protocol.messages import HEADER, LENGTH_SIZE, WITH_FDS, Message
+from virtd.protocol.messages import CONTINUE, HEADER, LENGTH_SIZE, STREAM, WITH_FDS, Message
 from virtd.protocol.tables.net import FDS_MAX, HEADER_LENGTH, MESSAGE_INITIAL_MAX, MESSAGE_MAX, TYPES
 
 _LENGTH = struct.Struct(">I")
-_SMALLEST = LENGTH_SIZE + HEADER_LENGTH
+SMALLEST = LENGTH_SIZE + HEADER_LENGTH  # bytes of a packet without payload
 _TYPES = TYPES["message_type"].count("=")
 _STATUSES = TYPES["message_status"].count("=")
 
@@ -82,8 +82,8 @@ class Framer:
         if available < LENGTH_SIZE:
             return self._need_data()
         (length,) = _LENGTH.unpack_from(buffer, start)
-        if length < _SMALLEST:
-            raise FramingError(f"packet of {length} bytes is too small, want {_SMALLEST}")
+        if length < SMALLEST:
+            raise FramingError(f"packet of {length} bytes is too small, want {SMALLEST}")
         if length - LENGTH_SIZE > self.limit:
             raise FramingError(f"packet of {length} bytes is too large, want {self.limit}")
         if available < length:
@@ -92,7 +92,7 @@ class Framer:
         if kind >= _TYPES or status >= _STATUSES:
             raise FramingError(f"packet of type {kind}, status {status}")
         end = start + length
-        payload = bytes(buffer[start + _SMALLEST : end])
+        payload = bytes(memoryview(buffer)[start + SMALLEST : end])
         self._start = end
         if kind in WITH_FDS:
             if len(payload) < 4:
@@ -103,6 +103,23 @@ class Framer:
             self._waiting = Message(program, version, procedure, kind, serial, status, payload[4:])
             return self._take_fds()
         return Message(program, version, procedure, kind, serial, status, payload)
+
+    def begun(self) -> tuple[Message, int] | None:
+        """Take out what has come of a stream's packet with data; next_message() has said that nothing is complete.
+
+        Returns:
+            The packet with the part of its data that has come, and how many bytes are missing. They are no more the
+            framer's: whoever calls this reads them, and feeds what comes behind them.
+        """
+        available = len(self._buffer) - self._start
+        if self._waiting is not None or available < SMALLEST:
+            return None
+        length, program, version, procedure, kind, serial, status = HEADER.unpack_from(self._buffer, self._start)
+        if kind != STREAM or status != CONTINUE:
+            return None
+        payload = bytes(memoryview(self._buffer)[self._start + SMALLEST :])
+        self._buffer, self._start = b"", 0
+        return Message(program, version, procedure, kind, serial, status, payload), length - available
 
     def _take_fds(self) -> Message | None:
         """The waiting message with its descriptors, once the bytes that carry them are there."""
@@ -135,7 +152,7 @@ class Framer:
         if self._waiting is not None:
             return max(0, self._wanted - available)
         if available < LENGTH_SIZE:
-            return _SMALLEST - available
+            return SMALLEST - available
         (length,) = _LENGTH.unpack_from(self._buffer, self._start)
         return max(0, int(length) - available)
 

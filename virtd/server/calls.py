@@ -41,7 +41,7 @@ GRACE = 5.0  # seconds more before such a process is killed
 PARKED = 64  # calls that may wait for their turn before the client is read from no more,
 PARKED_BYTES = 4 << 20  # or bytes of such calls
 
-ANSWER, OPENED, WORKS, DONE, FAILED = b"a", b"s", b"w", b"d", b"f"
+ANSWER, OPENED, WORKS, SPARSE, DONE, FAILED = b"a", b"s", b"w", b"h", b"d", b"f"
 _HEAD = struct.Struct("=cIB")  # kind, length of the bytes that follow, number of descriptors
 _FDS_ROOM = socket.CMSG_SPACE(40 * array.array("i").itemsize)
 
@@ -170,7 +170,7 @@ class Calls:
         most: how many of them there may be at once.
         label: says who the client is, for titles.
         let_go: closes, in a child, what is the worker's.
-        answer: takes a call and its answer; for `WORKS` and `OPENED` the stream's descriptor is in the Answer.
+        answer: takes a call and its answer, in which the stream is if one was opened.
         changed: called when the number of calls has changed.
     """
 
@@ -281,7 +281,8 @@ class Calls:
             return
         if call.sparse and stream.sparse is not None:
             stream = stream.sparse()
-        _send(pipe, OPENED if stream.work is None else WORKS, answer.data, (stream.descriptor, *answer.fds))
+        kind = OPENED if stream.work is None else SPARSE if stream.holes else WORKS
+        _send(pipe, kind, answer.data, (stream.descriptor, *answer.fds))
         os.close(stream.descriptor)
         if stream.work is None:
             return
@@ -306,9 +307,9 @@ class Calls:
                 self._work_ended(call, data)
             else:
                 call.answered = True
-                call.works = kind == WORKS
+                call.works = kind in (WORKS, SPARSE)
                 call.deadline = float("inf")
-                stream = Stream(fds.pop(0)) if kind != ANSWER else None
+                stream = Stream(fds.pop(0), holes=kind == SPARSE) if kind != ANSWER else None
                 self._changed()
                 self._answer(call, Answer(data, tuple(fds), stream))
 

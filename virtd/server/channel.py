@@ -32,6 +32,7 @@ class Channel:
     """
 
     passes_fds = False  # whether descriptors can travel
+    plain = True  # whether what is read from the reader itself is what the client says
 
     def __init__(self, reader: int, writer: int) -> None:
         self.reader = reader
@@ -39,7 +40,7 @@ class Channel:
         self._waiting: deque[tuple[memoryview, int]] = deque()
         self._size = 0
 
-    def _read(self) -> tuple[bytes, list[int]]:
+    def _read(self, most: int) -> tuple[bytes, list[int]]:
         raise NotImplementedError
 
     def _write(self, data: bytes | memoryview, descriptor: int = -1) -> int:
@@ -62,14 +63,17 @@ class Channel:
         """Whether the client has so much to take that it should not be given more."""
         return self._size >= FULL
 
-    def receive(self) -> tuple[bytes, list[int]]:
+    def receive(self, most: int = CHUNK) -> tuple[bytes, list[int]]:
         """What has come: bytes, and the descriptors that came with them. No bytes if there is nothing now.
+
+        Args:
+            most: the largest number of bytes.
 
         Raises:
             ChannelClosedError: the client has closed the connection, or it is broken.
         """
         try:
-            data, fds = self._read()
+            data, fds = self._read(most)
         except BlockingIOError:
             return b"", []
         except OSError as error:
@@ -159,10 +163,10 @@ class SocketChannel(Channel):
         self.passes_fds = unix
         self._sock = sock
 
-    def _read(self) -> tuple[bytes, list[int]]:
+    def _read(self, most: int) -> tuple[bytes, list[int]]:
         if not self.passes_fds:
-            return self._sock.recv(CHUNK), []
-        data, ancillary, _flags, _address = self._sock.recvmsg(CHUNK, _FDS_ROOM, socket.MSG_CMSG_CLOEXEC)
+            return self._sock.recv(most), []
+        data, ancillary, _flags, _address = self._sock.recvmsg(most, _FDS_ROOM, socket.MSG_CMSG_CLOEXEC)
         return data, _descriptors(ancillary) if ancillary else []
 
     def _write(self, data: bytes | memoryview, descriptor: int = -1) -> int:
@@ -183,8 +187,8 @@ class PipeChannel(Channel):
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
 
-    def _read(self) -> tuple[bytes, list[int]]:
-        return os.read(self.reader, CHUNK), []
+    def _read(self, most: int) -> tuple[bytes, list[int]]:
+        return os.read(self.reader, most), []
 
     def _write(self, data: bytes | memoryview, descriptor: int = -1) -> int:
         return os.write(self.writer, data)

@@ -5,26 +5,33 @@ until the descriptor takes it; `crowded` says when the client should be read fro
 process does the work at the other end of the descriptor (Stream.work), its outcome is the stream's: data that
 ended is not called complete before that process says so, and an error it raises is what the client gets.
 
+A large packet is not waited for: its data goes on as it comes. Where the descriptor is a pipe, and nothing is waiting
+for it, the kernel moves the data from the client's socket into it, and this process never sees them.
+
 What a packet means, and which one is due, virtd.protocol.streams knows; where bytes go, this module.
 """
 
 import errno
 import os
+import select
 import signal
+import stat
 from collections import deque
 from collections.abc import Callable
 
 from virtd import constants as c
 from virtd.drivers import holes
+from virtd.drivers.base import Stream
 from virtd.errors import VirtError
 from virtd.protocol.messages import Message
-from virtd.protocol.streams import ABORT, DATA, FINISH, HOLE, ServerStream
+from virtd.protocol.streams import ABORT, DATA, FINISH, OPEN, ServerStream
 from virtd.protocol.tables.net import STREAM_DATA_MAX
 from virtd.server.calls import Call
 from virtd.server.loop import READ, WRITE, Loop
 
 CROWDED = 4 << 20  # bytes from the client that wait for descriptors
 ZEROS = memoryview(bytes(65536))
+_SPLICE_NONBLOCK = 2  # SPLICE_F_NONBLOCK, splice(2)
 _GONE = (errno.EIO, errno.ECONNRESET, errno.EPIPE)  # the other end of a descriptor has ended
 
 
@@ -36,22 +43,35 @@ class _Pump:
         call: the process that works at the other end; None if nobody does.
         descriptor: to read from, and to write to in a stream of one direction; -1 when closed.
         writer: to write to.
-        packets: whether the descriptor carries holes; otherwise they are zeros there.
-        pending: data for the descriptor, and lengths of holes.
+        heads: whether what flows through the descriptor has heads (virtd.drivers.holes); otherwise holes are zeros.
+        pipe: whether the writer is a pipe.
+        pending: data for the descriptor, and lengths of zeros.
+        left: bytes of a part that is being read behind its head.
+        full: the pipe takes no more for now, and nothing is read from the client meanwhile.
     """
 
-    def __init__(self, stream: ServerStream, descriptor: int, writer: int, call: Call | None, direction: str) -> None:
+    def __init__(
+        self, stream: ServerStream, descriptor: int, writer: int, call: Call | None, direction: str, *, heads: bool
+    ) -> None:
         self.stream = stream
         self.call = call
         self.descriptor = descriptor
         self.writer = writer
         self.direction = direction
-        self.packets = holes.carried_by(descriptor)
+        self.heads = heads
+        self.pipe = direction == "write" and stat.S_ISFIFO(os.fstat(writer).st_mode)
         self.pending: deque[memoryview | int] = deque()
         self.size = 0
+        self.left = 0
+        self.full = False
         self.ended = False  # the descriptor has no more for the client
         self.end_sent = False
         self.finishing = False  # the client has sent all
+
+    @property
+    def takes(self) -> bool:
+        """Whether data from the client is for the descriptor."""
+        return self.stream.state == OPEN and self.direction != "read" and self.writer >= 0
 
 
 class Streams:
@@ -81,23 +101,24 @@ class Streams:
     @property
     def crowded(self) -> bool:
         """Whether so much data waits for descriptors that the client should be read from no more."""
-        return self._size >= CROWDED
+        return self._size >= CROWDED or any(pump.full for pump in self._pumps.values())
 
-    def open(self, message: Message, direction: str, descriptor: int, *, sparse: bool, call: Call | None) -> None:
+    def open(self, message: Message, direction: str, opened: Stream, *, sparse: bool, call: Call | None) -> None:
         """Begin a stream, whose call has been answered.
 
         Args:
             message: the call.
             direction: "read" (to the client), "write" or "both".
-            descriptor: belongs to the stream from now on.
+            opened: its descriptor belongs to this module from now on.
             sparse: whether the client asked for holes.
             call: the process that works at the other end, if one does.
         """
+        descriptor = opened.descriptor
         os.set_blocking(descriptor, False)
         # Reading waits for the client and writing does not, so they need a descriptor each.
         writer = os.dup(descriptor) if direction == "both" else descriptor
         stream = ServerStream(message._replace(payload=b"", fds=()), sparse=sparse)
-        pump = _Pump(stream, descriptor, writer, call, direction)
+        pump = _Pump(stream, descriptor, writer, call, direction, heads=opened.holes)
         self._pumps[_key(message)] = pump
         if call is not None:
             call.on_end = lambda: self._work_ended(pump)
@@ -123,14 +144,72 @@ class Streams:
         elif event.kind == FINISH:
             pump.finishing = True
             self._write(pump)
-        elif pump.writer >= 0 and pump.direction != "read":
+        elif pump.takes:
             if event.kind == DATA:
-                pump.pending.append(memoryview(event.data))
-                pump.size += len(event.data)
-                self._size += len(event.data)
-            elif event.kind == HOLE:
+                self._append(pump, event.data, head=len(event.data))
+            elif pump.heads:
+                self._append(pump, holes.hole(event.length))
+            else:
                 pump.pending.append(event.length)
             self._write(pump)
+
+    def begin(self, message: Message, missing: int) -> None:
+        """Take the beginning of a packet with data.
+
+        Args:
+            message: the packet, with as much data as has come.
+            missing: how many bytes of it are still to come: by splice() or more().
+        """
+        pump = self._pumps.get(_key(message))
+        if pump is not None and pump.takes:
+            self._append(pump, message.payload, head=len(message.payload) + missing)
+            self._write(pump)
+
+    def more(self, message: Message) -> None:
+        """Take more data of a packet which begin() has taken the beginning of."""
+        pump = self._pumps.get(_key(message))
+        if pump is not None and pump.takes:
+            self._append(pump, message.payload)
+            self._write(pump)
+
+    def splice(self, message: Message, reader: int, length: int) -> int | None:
+        """Let the kernel move data of a packet from the client to where it goes.
+
+        Args:
+            message: the packet, of which begin() has taken the beginning.
+            reader: the client's descriptor.
+            length: how much data of the packet is still to come.
+
+        Returns:
+            How many bytes were moved; None if they have to be read.
+        """
+        pump = self._pumps.get(_key(message))
+        if pump is None or not pump.pipe or not pump.takes or pump.pending:
+            return None
+        try:
+            return os.splice(reader, pump.writer, length, flags=_SPLICE_NONBLOCK) or None
+        except BlockingIOError:
+            if select.select([], [pump.writer], [], 0)[1]:
+                return 0  # it is the client who has no more
+            pump.full = True
+            self._loop.watch(pump.writer, WRITE, lambda _events: self._has_room(pump))
+            self._changed()
+            return 0
+        except OSError:
+            return None  # reading or writing will tell what is wrong
+
+    def _has_room(self, pump: _Pump) -> None:
+        self._loop.unwatch(pump.writer)
+        pump.full = False
+        self._changed()
+
+    def _append(self, pump: _Pump, data: bytes, head: int = 0) -> None:
+        """Keep data for the descriptor, behind a head for so many bytes."""
+        for part in (holes.data_head(head) if head and pump.heads else b"", data):
+            if part:
+                pump.pending.append(memoryview(part))
+                pump.size += len(part)
+                self._size += len(part)
 
     def close_all(self) -> None:
         """The client is gone: end all streams, and the processes which work for them."""
@@ -146,7 +225,17 @@ class Streams:
 
     def _read(self, pump: _Pump) -> None:
         try:
-            data = os.read(pump.descriptor, STREAM_DATA_MAX)
+            if pump.heads and not pump.left:
+                data = os.read(pump.descriptor, holes.HEAD_SIZE)
+                if data:
+                    is_hole, length = holes.parse(data)
+                    if is_hole:
+                        self._send(pump.stream.hole(length).to_bytes())
+                        return
+                    pump.left = length
+            if pump.left or not pump.heads:
+                most = min(pump.left, STREAM_DATA_MAX) if pump.heads else STREAM_DATA_MAX
+                data = os.read(pump.descriptor, most)
         except BlockingIOError:
             return
         except OSError as error:
@@ -155,11 +244,8 @@ class Streams:
                 return
             data = b""
         if data:
-            part = holes.parse(data) if pump.packets else data
-            if isinstance(part, int):
-                self._send(pump.stream.hole(part).to_bytes())
-                return
-            for packet in pump.stream.data(part):
+            pump.left -= len(data) if pump.heads else 0
+            for packet in pump.stream.data(data):
                 self._send(packet.to_bytes())
             return
         self._loop.unwatch(pump.descriptor)
@@ -183,10 +269,7 @@ class Streams:
         while pump.pending and pump.writer >= 0:
             first = pump.pending[0]
             try:
-                if pump.packets:
-                    written = holes.write(pump.writer, first)
-                else:
-                    written = os.write(pump.writer, ZEROS[:first] if isinstance(first, int) else first)
+                written = os.write(pump.writer, ZEROS[:first] if isinstance(first, int) else first)
             except BlockingIOError:
                 self._loop.watch(pump.writer, WRITE, lambda _events: self._write(pump))
                 return
@@ -198,7 +281,7 @@ class Streams:
                 # The process at the other end has stopped reading; it says itself how that ended.
                 break
             self._written(pump, first, written)
-        if pump.writer != pump.descriptor or pump.direction == "write":
+        if not pump.full and (pump.writer != pump.descriptor or pump.direction == "write"):
             self._loop.unwatch(pump.writer)
         if pump.finishing and not pump.pending:
             self._finish(pump)
@@ -215,6 +298,7 @@ class Streams:
         self._changed()
 
     def _discard(self, pump: _Pump) -> None:
+        pump.full = False
         self._size -= pump.size
         pump.size = 0
         pump.pending.clear()

@@ -16,14 +16,15 @@ import time
 from typing import TYPE_CHECKING
 
 from virtd import deadlines
-from virtd.protocol.framing import Framer, FramingError
+from virtd.drivers.base import Stream
+from virtd.protocol.framing import SMALLEST, Framer, FramingError
 from virtd.protocol.keepalive import KeepAlive, PeerLostError, answer, is_keepalive
 from virtd.protocol.messages import CALL, CALL_WITH_FDS, MESSAGE, STREAM, STREAM_HOLE, Message, make_event
 from virtd.protocol.procedure import CHANGE, INSTANT
 from virtd.protocol.programs import BY_NAME
 from virtd.server import auth, log
 from virtd.server.calls import MOMENT, Call, Calls, activity
-from virtd.server.channel import Channel, ChannelClosedError
+from virtd.server.channel import CHUNK, Channel, ChannelClosedError
 from virtd.server.dispatch import Answer, Dispatcher, Entry, close_all, error_bytes
 from virtd.server.loop import READ, WRITE, Loop
 from virtd.server.process import RETIRE, Signals, title
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 LAST_CALLS = 10.0  # seconds that calls in flight get after SIGTERM
 LONELY = 300.0  # seconds that changes get whose client has left, before they are left to themselves
+FLOOD = 1 << 18  # bytes of a stream's data that are read at one time
 ANONYMOUS = 60.0  # seconds for a client from the network to say anything
 FOREVER = math.inf
 
@@ -81,6 +83,8 @@ class Worker:
         self.stopping = False  # SIGTERM came
         self._events: set[int] = set()  # descriptors that say that there are events
         self._more_events = False
+        self._flooded = False  # the last thing that came was data of a stream
+        self._torn: tuple[Message, int] | None = None  # a stream's packet, and how many bytes of it are to come
         self._resume = False  # there may be messages that were read when there was no room for them
         self._limit = FOREVER  # for the client to say something, or for calls to end
         self._interest = (-1, -1)
@@ -166,9 +170,14 @@ class Worker:
                 if self.session.closing and not self.channel.waiting:
                     self.gone = True
             if events & READ and self._interest[0]:
-                data, fds = self.channel.receive()
-                self.framer.receive(data, fds)
-                self._process()
+                if self._torn is not None:
+                    self._continue(*self._torn)
+                else:
+                    # Where a packet of a stream has just ended, another one begins, whose data had better stay there.
+                    data, fds = self.channel.receive(SMALLEST if self._flooded else CHUNK)
+                    self._flooded = False
+                    self.framer.receive(data, fds)
+                    self._process()
             elif events & ~(READ | WRITE):
                 self.gone = True
         except ChannelClosedError:
@@ -197,11 +206,32 @@ class Worker:
             while self._interest[0] and not self.gone:
                 message = self.framer.next_message()
                 if message is None:
+                    if self.streams and self._torn is None:
+                        self._begin()
                     break
                 self._message(message)
         except FramingError as error:
             log.warning(f"closing the connection: {error}")
             self.gone = True
+
+    def _begin(self) -> None:
+        """Take the beginning of a stream's packet, if that is what was read last."""
+        self._torn = self.framer.begun()
+        if self._torn is not None:
+            self.streams.begin(*self._torn)
+            self._flooded = True
+
+    def _continue(self, message: Message, missing: int) -> None:
+        """Take more data of a stream's packet, of which the beginning has been taken."""
+        if self.keepalive.active:
+            self.keepalive.heard(time.monotonic())
+        moved = self.streams.splice(message, self.channel.reader, missing) if self.channel.plain else None
+        if moved is None:
+            data, fds = self.channel.receive(min(missing, FLOOD))
+            close_all(fds)
+            moved = len(data)
+            self.streams.more(message._replace(payload=data))
+        self._torn = (message, missing - moved) if moved < missing else None
 
     def _message(self, message: Message) -> None:
         if self.keepalive.active:
@@ -265,24 +295,23 @@ class Worker:
             return
         if stream.work is not None:
             log.error(f"{entry.activity} wants to work on after its reply, and is not done in a process of its own")
-        sparse = Call(entry, message, ()).sparse
-        self._open_stream(entry, message, stream.descriptor, sparse, None)
+        self._open_stream(entry, message, stream, Call(entry, message, ()).sparse, None)
 
     def _answer_call(self, call: Call, reply: Answer) -> None:
         """Send what a process has given."""
         self.send(reply.data, reply.fds)
         if reply.stream is not None:
             worker = call if call.works else None
-            self._open_stream(call.entry, call.message, reply.stream.descriptor, call.sparse, worker)
+            self._open_stream(call.entry, call.message, reply.stream, call.sparse, worker)
 
-    def _open_stream(self, entry: Entry, message: Message, descriptor: int, sparse: bool, call: Call | None) -> None:
+    def _open_stream(self, entry: Entry, message: Message, stream: Stream, sparse: bool, call: Call | None) -> None:
         if self.gone:
             if call is not None:
                 call.kill(signal.SIGTERM)
-            os.close(descriptor)
+            os.close(stream.descriptor)
             return
         direction = entry.procedure.stream or "both"
-        self.streams.open(message, direction, descriptor, sparse=sparse, call=call)
+        self.streams.open(message, direction, stream, sparse=sparse, call=call)
 
     def _after(self, entry: Entry) -> None:
         """See what a call has changed of the session."""

@@ -10,6 +10,7 @@ import pickle
 import select
 import signal
 import socket
+import stat
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
@@ -85,14 +86,15 @@ class Transfer:
         if not self._child:
             return
         try:
-            # The end of what is written; what is still to be read must not hold up the other end.
-            with socket.socket(fileno=os.dup(self.descriptor)) as both:
-                both.shutdown(socket.SHUT_WR)
-            os.set_blocking(self.descriptor, True)
-            while os.read(self.descriptor, 65536):
-                pass
+            if stat.S_ISSOCK(os.fstat(self.descriptor).st_mode):
+                # The end of what is written; what is still to be read must not hold up the other end.
+                with socket.socket(fileno=os.dup(self.descriptor)) as both:
+                    both.shutdown(socket.SHUT_WR)
+                os.set_blocking(self.descriptor, True)
+                while os.read(self.descriptor, 65536):
+                    pass
         except OSError:
-            pass  # a file, or ended already
+            pass  # ended already
         try:
             self._close()
             self._outcome()

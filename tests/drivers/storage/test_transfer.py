@@ -1,7 +1,6 @@
 """Upload and download, at the ends of the sockets."""
 
 import os
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from virtd.drivers.base import Event, Reply
 from virtd.drivers.storage.driver import StorageDriver
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool, StorageVol
+from virtd.state import files
 
 MIB = 1 << 20
 
@@ -25,26 +25,31 @@ def volume(driver: StorageDriver, pool: StoragePool) -> StorageVol:
     return driver.storage_vol_create_xml(pool, xml, 0)
 
 
-def exchange(reply: Reply, client: Callable[[socket.socket], None]) -> None:
+def exchange(reply: Reply, client: Callable[[int], None]) -> None:
     """Do the work of a stream while a thread is the client at the other end."""
     stream = reply.stream
     assert stream is not None
     assert stream.work is not None
-    end = socket.socket(fileno=stream.descriptor)
-    thread = threading.Thread(target=client, args=(end,))
+
+    def run() -> None:
+        try:
+            client(stream.descriptor)
+        finally:
+            os.close(stream.descriptor)
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         stream.work()
     finally:
         thread.join()
-        end.close()
 
 
 def download(driver: StorageDriver, volume: StorageVol, offset: int = 0, length: int = 0, flags: int = 0) -> bytes:
     received = bytearray()
 
-    def client(end: socket.socket) -> None:
-        while chunk := end.recv(MIB):
+    def client(end: int) -> None:
+        while chunk := os.read(end, MIB):
             received.extend(chunk)
 
     exchange(driver.storage_vol_download(volume, offset, length, flags), client)
@@ -54,10 +59,9 @@ def download(driver: StorageDriver, volume: StorageVol, offset: int = 0, length:
 def upload(
     driver: StorageDriver, volume: StorageVol, data: bytes, offset: int = 0, length: int = 0, flags: int = 0
 ) -> None:
-    def client(end: socket.socket) -> None:
+    def client(end: int) -> None:
         try:
-            end.sendall(data)
-            end.shutdown(socket.SHUT_WR)
+            files.write_all(end, data)
         except OSError:
             pass  # refused in the middle
 
@@ -93,12 +97,12 @@ def test_holes_are_kept(driver: StorageDriver, volume: StorageVol, images: Path)
     assert driver.storage_vol_get_info(volume) == (0, 10 * MIB, 0)
 
 
-def sparse_exchange(reply: Reply, client: Callable[[socket.socket], None]) -> None:
+def sparse_exchange(reply: Reply, client: Callable[[int], None]) -> None:
     """As exchange(), with holes."""
     assert reply.stream is not None
     assert reply.stream.sparse is not None
     stream = reply.stream.sparse()
-    assert holes.carried_by(stream.descriptor)
+    assert stream.holes
     exchange(Reply(stream=stream), client)
 
 
@@ -108,25 +112,22 @@ def test_holes_go_over_as_such(driver: StorageDriver, volume: StorageVol, images
     with (images / "a").open("r+b") as file:
         os.pwrite(file.fileno(), first, 2 * MIB)
         os.pwrite(file.fileno(), second, 5 * MIB)
-    packets: list[bytes] = []
+    parts: list[bytes | int] = []
 
-    def receive(end: socket.socket) -> None:
-        while packet := end.recv(holes.PACKET_MAX):
-            packets.append(packet)
+    def receive(end: int) -> None:
+        parts.extend(holes.receive(end))
 
     flag = c.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM
     sparse_exchange(driver.storage_vol_download(volume, 0, 0, flag), receive)
-    parts = [holes.parse(packet) for packet in packets]
     lengths = [part if isinstance(part, int) else len(part) for part in parts]
     assert sum(lengths) == 8 * MIB
     assert parts[0] == 2 * MIB
     assert isinstance(parts[-1], int)
     assert sum(len(part) for part in parts if isinstance(part, bytes)) < MIB + 2 * 65536
 
-    def send(end: socket.socket) -> None:
-        for packet in packets:
-            end.send(packet)
-        end.close()
+    def send(end: int) -> None:
+        for part in parts:
+            holes.send(end, part)
 
     original = (images / "a").read_bytes()
     (images / "a").write_bytes(os.urandom(8 * MIB))
@@ -134,11 +135,9 @@ def test_holes_go_over_as_such(driver: StorageDriver, volume: StorageVol, images
     assert (images / "a").read_bytes() == original
     assert driver.storage_vol_get_info(volume)[2] <= MIB + 3 * 65536
     # A part of it, in the middle of a hole.
-    packets.clear()
+    parts.clear()
     sparse_exchange(driver.storage_vol_download(volume, MIB, MIB + 10, flag), receive)
-    assert holes.parse(packets[0]) == MIB
-    assert holes.parse(packets[1]) == first[:10]
-    assert len(packets) == 2
+    assert parts == [MIB, first[:10]]
 
 
 def test_more_than_announced_is_refused(driver: StorageDriver, volume: StorageVol, images: Path) -> None:
@@ -157,7 +156,7 @@ def test_an_upload_is_told_of_and_gives_its_lock_back(
 
 
 def test_a_client_that_has_enough_ends_a_download(driver: StorageDriver, volume: StorageVol) -> None:
-    exchange(driver.storage_vol_download(volume, 0, 0, 0), lambda end: end.shutdown(socket.SHUT_RDWR))
+    exchange(driver.storage_vol_download(volume, 0, 0, 0), lambda end: None)
 
 
 def test_what_cannot_be_moved(driver: StorageDriver, pool: StoragePool, images: Path) -> None:

@@ -51,7 +51,10 @@ def test_volumes(virtd: Instance, tmp_path: Path) -> None:
     assert "Capacity:       8.00 MiB" in run("vol-info", "a", "images")
     assert "<backingStore>" in run("vol-dumpxml", "q", "images")
     data = tmp_path / "data"
-    data.write_bytes(os.urandom(MIB) + bytes(5 * MIB) + os.urandom(2 * MIB))
+    with data.open("wb") as file:
+        file.write(os.urandom(MIB))
+        file.seek(6 * MIB)
+        file.write(os.urandom(2 * MIB))
     digest = hashlib.sha256(data.read_bytes()).digest()
     for options in ([], ["--sparse"]):
         run("vol-wipe", "a", "images")

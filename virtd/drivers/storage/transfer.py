@@ -1,14 +1,14 @@
 """Upload and download: the content of volumes as streams.
 
-The process that serves the call copies between the volume and its end of a socket, the connection's worker between
-the other end and the client. An upload changes the volume in place, as its offset and length ask for. With holes
-asked for, those of the volume are sent as such, and those that come, and zeros that come, become holes.
+The process that serves the call moves data between the volume and its end of a pipe, the connection's worker between
+the other end and the client; where it can, the kernel does it, and neither of them sees a byte. An upload changes the
+volume in place, as its offset and length ask for. With holes asked for, those of the volume are sent as such, and
+those that come become holes.
 """
 
 import errno
 import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from virtd import constants as c
 from virtd.drivers import holes
@@ -20,6 +20,7 @@ from virtd.state import files
 
 _CHUNK = 1 << 20  # bytes
 _BLOCK = 1 << 16  # bytes: the least hole that is looked for
+_REST = 1 << 63  # bytes: more than there can be
 _ZEROS = bytes(_CHUNK)
 _Punch = Callable[[int, int, int], bool]
 _PUNCH = 3  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, fallocate(2)
@@ -34,12 +35,14 @@ class Transfer(StorageBase):
         located = self._content(volume)
         descriptor = _open(located.path, os.O_RDONLY)
 
-        def work(ours: socket.socket) -> None:
-            send = _send_sparsely if ours.type == socket.SOCK_SEQPACKET else _send
-            with ours:
-                send(ours, descriptor, offset, length or None, located.path)
+        def work(writer: int, sparse: bool) -> None:
+            send = _send_sparsely if sparse else _send
+            try:
+                send(writer, descriptor, offset, length or None, located.path)
+            finally:
+                os.close(writer)
 
-        return Reply(stream=_stream(work))
+        return Reply(stream=_stream(work, "read"))
 
     def storage_vol_upload(self, volume: StorageVol, offset: int, length: int, flags: int) -> Reply:
         """virStorageVolUpload."""
@@ -53,12 +56,15 @@ class Transfer(StorageBase):
             raise
         sparse = bool(flags & c.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
 
-        def work(ours: socket.socket) -> None:
-            with lock, ours:
-                _receive(ours, descriptor, offset, length or None, located.path, sparse=sparse)
+        def work(reader: int, heads: bool) -> None:
+            with lock:
+                try:
+                    _receive(reader, descriptor, offset, length or None, located.path, heads=heads, sparse=sparse)
+                finally:
+                    os.close(reader)
             self.refreshed(located.entry)
 
-        return Reply(stream=_stream(work))
+        return Reply(stream=_stream(work, "write"))
 
     def _content(self, volume: StorageVol) -> Located:
         """A volume that has content of its own."""
@@ -68,18 +74,20 @@ class Transfer(StorageBase):
         return located
 
 
-def _stream(work: Callable[[socket.socket], None]) -> Stream:
-    """A stream of bytes, which can be made one with holes."""
-    ours, theirs = socket.socketpair()
+def _stream(work: Callable[[int, bool], None], direction: str) -> Stream:
+    """A stream through a pipe, which can be made one with holes.
+
+    Args:
+        work: gets this side's end of the pipe, which it closes, and whether parts have heads.
+        direction: "read": the client reads, this side writes; or "write".
+    """
+    reader, writer = holes.pipe()
+    ours, theirs = (writer, reader) if direction == "read" else (reader, writer)
 
     def sparse() -> Stream:
-        ours.close()
-        os.close(plain.descriptor)
-        mine, yours = holes.pair()
-        return Stream(yours.detach(), lambda: work(mine))
+        return Stream(theirs, lambda: work(ours, True), holes=True)
 
-    plain = Stream(theirs.detach(), lambda: work(ours), sparse=sparse)
-    return plain
+    return Stream(theirs, lambda: work(ours, False), sparse=sparse)
 
 
 def _open(path: str, flags: int) -> int:
@@ -91,16 +99,13 @@ def _open(path: str, flags: int) -> int:
         raise failure from None
 
 
-def _send(sock: socket.socket, descriptor: int, offset: int, length: int | None, path: str) -> None:
+def _send(writer: int, descriptor: int, offset: int, length: int | None, path: str) -> None:
     """Send a volume's content, from offset on, at most length bytes."""
     try:
-        left = length
-        while left is None or left:
-            sent = os.sendfile(sock.fileno(), descriptor, offset, _CHUNK if left is None else min(left, _CHUNK))
-            if not sent:
-                break
+        left = _REST if length is None else length
+        while left and (sent := os.sendfile(writer, descriptor, offset, min(left, _CHUNK))):
             offset += sent
-            left = None if left is None else left - sent
+            left -= sent
     except BrokenPipeError:
         pass  # the client has had enough
     except OSError as error:
@@ -109,21 +114,24 @@ def _send(sock: socket.socket, descriptor: int, offset: int, length: int | None,
         os.close(descriptor)
 
 
-def _send_sparsely(sock: socket.socket, descriptor: int, offset: int, length: int | None, path: str) -> None:
+def _send_sparsely(writer: int, descriptor: int, offset: int, length: int | None, path: str) -> None:
     """As _send(), with holes."""
     try:
         end = os.lseek(descriptor, 0, os.SEEK_END)
         end = end if length is None else min(end, offset + length)
-        buffer = memoryview(bytearray(holes.DATA_MAX))
         while offset < end:
             start = min(_seek(descriptor, offset, os.SEEK_DATA, end), end)
             if start > offset:
-                holes.write(sock.fileno(), start - offset)
+                holes.send(writer, start - offset)
             stop = min(_seek(descriptor, start, os.SEEK_HOLE, end), end)
-            for offset in range(start, stop, len(buffer)):
-                got = os.preadv(descriptor, [buffer[: stop - offset]], offset)
-                holes.write(sock.fileno(), buffer[:got])
-            offset = stop
+            if stop > start:
+                os.write(writer, holes.data_head(stop - start))
+            offset = start
+            while offset < stop:
+                sent = os.sendfile(writer, descriptor, offset, min(stop - offset, _CHUNK))
+                if not sent:
+                    raise OSError(errno.EIO, "it has become shorter meanwhile")
+                offset += sent
     except BrokenPipeError:
         pass  # the client has had enough
     except OSError as error:
@@ -144,51 +152,115 @@ def _seek(descriptor: int, offset: int, what: int, end: int) -> int:
         raise
 
 
-def _receive(sock: socket.socket, descriptor: int, offset: int, length: int | None, path: str, *, sparse: bool) -> None:
+class _Target:
+    """The volume that an upload writes to.
+
+    Args:
+        descriptor: the open volume; it is closed at the end of a with block.
+        offset: where to begin.
+        length: how many bytes may come; None for any number.
+        path: the volume, for messages.
+        sparse: whether zeros become holes.
+    """
+
+    def __init__(self, descriptor: int, offset: int, length: int | None, path: str, *, sparse: bool) -> None:
+        self.descriptor = descriptor
+        self.offset = offset
+        self.end = None if length is None else offset + length
+        self.size = os.fstat(descriptor).st_size
+        self.punch = _puncher() if sparse else None
+        self._length = length
+        self._path = path
+        self._splices = True
+
+    def announce(self, length: int) -> None:
+        """Refuse data beyond what was announced."""
+        if self.end is not None and self.offset + length > self.end:
+            text = f"more data for volume '{self._path}' than the {self._length} bytes that were announced"
+            raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_STORAGE)
+
+    def advance(self, length: int) -> None:
+        self.offset += length
+        self.size = max(self.size, self.offset)
+
+    def clear(self, length: int) -> None:
+        """Take a hole."""
+        self.announce(length)
+        _clear(self.descriptor, length, self.offset, self.size, self.punch)
+        self.advance(length)
+
+    def fill(self, reader: int, most: int) -> int:
+        """Move data from a pipe into the volume; returns how much came, 0 at the end."""
+        got = self._move(reader, most)
+        self.advance(got)
+        return got
+
+    def _move(self, reader: int, most: int) -> int:
+        if self.end is not None:
+            # One byte more than was announced is enough to know.
+            most = min(most, self.end - self.offset + 1)
+        if self._splices and (self.end is None or self.offset + most <= self.end):
+            try:
+                return os.splice(reader, self.descriptor, most, offset_dst=self.offset)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._splices = False  # this file system cannot take pages from a pipe
+        data = os.read(reader, most)
+        self.announce(len(data))
+        _write(self.descriptor, memoryview(data), self.offset)
+        return len(data)
+
+
+def _receive(
+    reader: int, descriptor: int, offset: int, length: int | None, path: str, *, heads: bool, sparse: bool
+) -> None:
     """Write what comes into a volume, from offset on, at most length bytes."""
-    view = memoryview(bytearray(_CHUNK))
-    punch = _puncher() if sparse else None
-    size = os.fstat(descriptor).st_size
-    end = None if length is None else offset + length
     try:
-        for part in _packets(sock) if sock.type == socket.SOCK_SEQPACKET else _chunks(sock, view):
-            got = part if isinstance(part, int) else len(part)
-            if end is not None and offset + got > end:
-                text = f"more data for volume '{path}' than the {length} bytes that were announced"
-                raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_STORAGE)
-            if isinstance(part, int):
-                _clear(descriptor, part, offset, size, punch)
-            elif punch is None:
-                _write(descriptor, part, offset)
-            else:
-                _write_sparsely(descriptor, part, offset, size, punch)
-            offset += got
-            size = max(size, offset)
-        if sparse and os.fstat(descriptor).st_size < size:
-            os.ftruncate(descriptor, size)
+        target = _Target(descriptor, offset, length, path, sparse=sparse)
+        if heads:
+            _receive_parts(reader, target)
+        elif target.punch is None:
+            while target.fill(reader, _CHUNK):
+                pass
+        else:
+            _receive_zeros(reader, target, target.punch)
+        if sparse and os.fstat(descriptor).st_size < target.size:
+            os.ftruncate(descriptor, target.size)
     except OSError as error:
         raise files.os_error(error, f"cannot write volume '{path}'") from None
     finally:
         os.close(descriptor)
 
 
-def _packets(sock: socket.socket) -> Iterator[memoryview | int]:
-    """What comes on a stream with holes: data, and lengths of holes."""
-    while packet := sock.recv(holes.PACKET_MAX):
-        part = holes.parse(packet)
-        yield part if isinstance(part, int) else memoryview(part)
+def _receive_parts(reader: int, target: _Target) -> None:
+    """Take data and holes, as their heads say."""
+    while head := os.read(reader, holes.HEAD_SIZE):
+        is_hole, left = holes.parse(head)
+        if is_hole:
+            target.clear(left)
+            continue
+        target.announce(left)
+        while left:
+            got = target.fill(reader, min(left, _CHUNK))
+            if not got:
+                raise OSError(errno.EIO, "the data ends in the middle")
+            left -= got
 
 
-def _chunks(sock: socket.socket, view: memoryview) -> Iterator[memoryview]:
-    """What comes on a stream of bytes, in the same buffer each time."""
-    while got := _fill(sock, view):
-        yield view[:got]
+def _receive_zeros(reader: int, target: _Target, punch: _Punch) -> None:
+    """Take data of which the zeros are to become holes."""
+    view = memoryview(bytearray(_CHUNK))
+    while got := _fill(reader, view):
+        target.announce(got)
+        _write_sparsely(target.descriptor, view[:got], target.offset, target.size, punch)
+        target.advance(got)
 
 
-def _fill(sock: socket.socket, view: memoryview) -> int:
+def _fill(reader: int, view: memoryview) -> int:
     """Fill a buffer, or what there is before the end: whole buffers make whole holes."""
     got = 0
-    while got < len(view) and (more := sock.recv_into(view[got:])):
+    while got < len(view) and (more := os.readv(reader, [view[got:]])):
         got += more
     return got
 
