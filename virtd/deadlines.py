@@ -26,7 +26,7 @@ class DeadlineExceeded(VirtError):
         domain: a VIR_FROM_* constant.
     """
 
-    def __init__(self, what: str, *, domain: int = c.VIR_FROM_NONE) -> None:
+    def __init__(self, what: str, *, domain: int | None = None) -> None:
         super().__init__(c.VIR_ERR_OPERATION_TIMEOUT, what, domain=domain)
 
 

@@ -200,12 +200,14 @@ class VirtError(Exception):
         code: int,
         detail: str | None = None,
         *,
-        domain: int = c.VIR_FROM_NONE,
+        domain: int | None = None,
         level: int = c.VIR_ERR_ERROR,
     ) -> None:
         generic = generic_text(code, detail)
         self.code = code
-        self.domain = domain
+        # Where it comes from: VIR_FROM_NONE from no part in particular, if that was said.
+        self.domain = c.VIR_FROM_NONE if domain is None else domain
+        self.placed = domain is not None
         self.level = level
         self.message = generic if detail is None else generic.replace("%s", detail, 1)
         self.str1, self.str2, self.str3 = generic, detail, None
@@ -213,7 +215,7 @@ class VirtError(Exception):
         super().__init__(self.message)
 
     @classmethod
-    def invalid_argument(cls, function: str, argument: str, text: str, *, domain: int = c.VIR_FROM_NONE) -> "VirtError":
+    def invalid_argument(cls, function: str, argument: str, text: str, *, domain: int | None = None) -> "VirtError":
         """An argument that a function does not take (VIR_ERR_INVALID_ARG), in the form libvirt has for that.
 
         Args:
@@ -245,13 +247,14 @@ def _rebuild(cls: type[VirtError], state: dict[str, object]) -> VirtError:
     return error
 
 
-def unsupported_flags(flags: int, supported: int, function: str) -> None:
+def unsupported_flags(flags: int, supported: int, function: str, *, domain: int | None = None) -> None:
     """Refuse flags that a function does not know, as libvirt words it.
 
     Args:
         flags: what the caller passed.
         supported: all flags the function knows, joined by |.
         function: libvirt's name of the function, for the message.
+        domain: a VIR_FROM_* constant; the driver's if it is left out.
 
     Raises:
         VirtError: VIR_ERR_INVALID_ARG naming the unknown bits.
@@ -259,4 +262,4 @@ def unsupported_flags(flags: int, supported: int, function: str) -> None:
     unknown = flags & ~supported
     if unknown:
         text = f"unsupported flags (0x{unknown:x}) in function {function}"
-        raise VirtError.invalid_argument(function, "flags", text)
+        raise VirtError.invalid_argument(function, "flags", text, domain=domain)

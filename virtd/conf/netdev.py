@@ -25,7 +25,7 @@ _BAD_NUMBER = "cannot parse value of {0} parameter"
 _BAD_UUID = "cannot parse {0} parameter as a uuid"
 
 
-def refuse(text: str, code: int = c.VIR_ERR_XML_ERROR, domain: int = c.VIR_FROM_NONE) -> VirtError:
+def refuse(text: str, code: int = c.VIR_ERR_XML_ERROR, domain: int | None = None) -> VirtError:
     """An error in a document."""
     return VirtError(code, text, domain=domain)
 

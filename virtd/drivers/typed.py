@@ -11,6 +11,7 @@ from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.protocol.records import TypedParam, TypedValue
 
+_NONE = c.VIR_FROM_NONE  # what libvirt's shared code finds wrong comes from no driver
 # How libvirt calls the types in its messages.
 _NAMES = {
     c.VIR_TYPED_PARAM_INT: "int",
@@ -87,12 +88,12 @@ def take(params: Iterable[TypedParam], known: Mapping[str, int]) -> dict[str, An
     for param in params:
         kind = known.get(param.field)
         if kind is None:
-            raise VirtError(c.VIR_ERR_ARGUMENT_UNSUPPORTED, f"parameter '{param.field}' not supported")
+            raise VirtError(c.VIR_ERR_ARGUMENT_UNSUPPORTED, f"parameter '{param.field}' not supported", domain=_NONE)
         if param.field in values:
-            raise VirtError(c.VIR_ERR_INVALID_ARG, f"parameter '{param.field}' occurs multiple times")
+            raise VirtError(c.VIR_ERR_INVALID_ARG, f"parameter '{param.field}' occurs multiple times", domain=_NONE)
         if param.value.type != kind:
             found = _NAMES.get(param.value.type, "unknown")
             text = f"invalid type '{found}' for parameter '{param.field}', expected '{_NAMES[kind]}'"
-            raise VirtError(c.VIR_ERR_INVALID_ARG, text)
+            raise VirtError(c.VIR_ERR_INVALID_ARG, text, domain=_NONE)
         values[param.field] = param.value.value
     return values

@@ -189,7 +189,7 @@ def error_bytes(message: Message, problem: Exception, entry: Entry | None = None
     """
     if isinstance(problem, VirtError):
         error = problem
-        if error.domain == c.VIR_FROM_NONE and entry is not None:
+        if error.domain == c.VIR_FROM_NONE and not error.placed and entry is not None:
             error.domain = entry.domain
     else:
         name = entry.activity if entry else "a call"

@@ -16,7 +16,7 @@ _CONTEXT = 80
 """How much of the line is shown in an error (libxml2's own bound)."""
 
 
-def parse_document(xml: str, what: str, *, domain: int = c.VIR_FROM_NONE) -> Element:
+def parse_document(xml: str, what: str, *, domain: int | None = None) -> Element:
     """Parse a document and return its root element.
 
     Args:

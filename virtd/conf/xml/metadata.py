@@ -5,11 +5,10 @@ Works on the text of the whole element; what holds it (a guest, a network) is no
 
 from lxml import etree
 
-from virtd import constants as c
 from virtd.conf.xml.document import parse_document
 
 
-def _parse(text: str, domain: int = c.VIR_FROM_NONE) -> etree._Element:
+def _parse(text: str, domain: int | None = None) -> etree._Element:
     return parse_document(text, "metadata_xml", domain=domain)
 
 

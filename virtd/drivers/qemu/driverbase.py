@@ -146,9 +146,23 @@ class DriverBase(Driver):
         Raises:
             VirtError: VIR_ERR_INVALID_ARG.
         """
-        both = c.VIR_DOMAIN_AFFECT_LIVE | c.VIR_DOMAIN_AFFECT_CONFIG
-        if flags & both == both:
-            text = "Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive"
+        self.one_of(flags, ("VIR_DOMAIN_AFFECT_LIVE", "VIR_DOMAIN_AFFECT_CONFIG"), function, argument)
+
+    def one_of(self, flags: int, names: Sequence[str], function: str, argument: str = "ctl") -> None:
+        """Refuse flags of which only one can be meant.
+
+        Args:
+            flags: the call's.
+            names: the constants' names, each but the first excluded by those before it.
+            function: libvirt's name of the function, for the message.
+            argument: what the message is about, for programs.
+
+        Raises:
+            VirtError: VIR_ERR_INVALID_ARG, naming two of them.
+        """
+        given = [name for name in names if flags & getattr(c, name)]
+        if len(given) > 1:
+            text = f"Flags '{given[0]}' and '{given[1]}' are mutually exclusive"
             raise VirtError.invalid_argument(function, argument, text, domain=c.VIR_FROM_DOMAIN)
 
     def affected(self, entry: Entry, flags: int) -> Config:

@@ -63,11 +63,9 @@ class Jobs(Lifecycle):
             c.VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_BITMAP: "dirty-bitmap",
             c.VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_RING: "dirty-ring",
         }
-        known = sum(modes)
-        unsupported_flags(flags, known, "qemuDomainStartDirtyRateCalc")
-        if bin(flags).count("1") > 1:
-            text = "only one dirty page rate calculation mode can be chosen"
-            raise VirtError.invalid_argument("virDomainStartDirtyRateCalc", "flags", text)
+        names = [f"VIR_DOMAIN_DIRTYRATE_MODE_{name}" for name in ("PAGE_SAMPLING", "DIRTY_BITMAP", "DIRTY_RING")]
+        self.one_of(flags, names, "virDomainStartDirtyRateCalc")
+        unsupported_flags(flags, sum(modes), "qemuDomainStartDirtyRateCalc")
         if not 1 <= seconds <= 60:
             text = f"seconds={seconds} is invalid, please choose value within [1, 60]."
             raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text)

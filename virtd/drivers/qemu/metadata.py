@@ -16,7 +16,7 @@ class Metadata(Definitions):
     def domain_get_metadata(self, domain: Domain, kind: int, uri: str | None, flags: int) -> str:
         """virDomainGetMetadata."""
         self.exclusive_flags(flags, "virDomainGetMetadata")
-        unsupported_flags(flags, _AFFECT, "virDomainObjGetMetadata")
+        unsupported_flags(flags, _AFFECT, "virDomainObjGetMetadata", domain=c.VIR_FROM_DOMAIN)
         config = self.affected(self.guests.find(domain), flags)
         match kind:
             case c.VIR_DOMAIN_METADATA_DESCRIPTION:

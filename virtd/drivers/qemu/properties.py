@@ -13,6 +13,26 @@ from virtd.protocol.records import Domain, SecurityLabel
 
 # virDomainGetSchedulerType: the number of parameters there are with the control groups' CPU controller.
 _SCHEDULER_PARAMETERS = 9
+# What lists of snapshots and checkpoints can be limited to.
+_SNAPSHOT_FILTERS = (
+    c.VIR_DOMAIN_SNAPSHOT_LIST_ROOTS
+    | c.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL
+    | c.VIR_DOMAIN_SNAPSHOT_LIST_METADATA
+    | c.VIR_DOMAIN_SNAPSHOT_LIST_NO_METADATA
+    | c.VIR_DOMAIN_SNAPSHOT_LIST_LEAVES
+    | c.VIR_DOMAIN_SNAPSHOT_LIST_NO_LEAVES
+    | c.VIR_DOMAIN_SNAPSHOT_LIST_INACTIVE
+    | c.VIR_DOMAIN_SNAPSHOT_LIST_ACTIVE
+    | c.VIR_DOMAIN_SNAPSHOT_LIST_DISK_ONLY
+    | c.VIR_DOMAIN_SNAPSHOT_LIST_INTERNAL
+    | c.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL
+)
+_CHECKPOINT_FILTERS = (
+    c.VIR_DOMAIN_CHECKPOINT_LIST_ROOTS
+    | c.VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL
+    | c.VIR_DOMAIN_CHECKPOINT_LIST_LEAVES
+    | c.VIR_DOMAIN_CHECKPOINT_LIST_NO_LEAVES
+)
 
 
 class Properties(DriverBase):
@@ -38,7 +58,7 @@ class Properties(DriverBase):
     def domain_get_messages(self, domain: Domain, flags: int) -> list[str]:
         """virDomainGetMessages: nothing a guest does here taints it or is deprecated."""
         known = c.VIR_DOMAIN_MESSAGE_DEPRECATION | c.VIR_DOMAIN_MESSAGE_TAINTING
-        unsupported_flags(flags, known, "virDomainObjGetMessages")
+        unsupported_flags(flags, known, "qemuDomainGetMessages")
         self.guests.find(domain)
         return []
 
@@ -61,15 +81,18 @@ class Properties(DriverBase):
 
     def domain_snapshot_num(self, domain: Domain, flags: int) -> int:
         """virDomainSnapshotNum."""
+        unsupported_flags(flags, _SNAPSHOT_FILTERS, "qemuDomainSnapshotNum")
         self.guests.find(domain)
         return 0
 
     def domain_list_all_snapshots(self, domain: Domain, need_results: int, flags: int) -> tuple[list[object], int]:
         """virDomainListAllSnapshots."""
+        unsupported_flags(flags, _SNAPSHOT_FILTERS, "qemuDomainListAllSnapshots")
         self.guests.find(domain)
         return [], 0
 
     def domain_list_all_checkpoints(self, domain: Domain, need_results: int, flags: int) -> tuple[list[object], int]:
         """virDomainListAllCheckpoints."""
+        unsupported_flags(flags, _CHECKPOINT_FILTERS, "qemuDomainListAllCheckpoints")
         self.guests.find(domain)
         return [], 0

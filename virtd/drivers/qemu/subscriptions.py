@@ -115,7 +115,7 @@ class Subscriptions(DriverBase):
             event: the event's name, or (REGEX) an expression that is found in it; None for all.
             flags: REGEX; NOCASE, small letters and capitals count the same.
         """
-        unsupported_flags(flags, _REGEX | _NOCASE, "virDomainQemuMonitorEventStateRegisterID")
+        unsupported_flags(flags, _REGEX | _NOCASE, "virDomainQemuMonitorEventStateRegisterID", domain=c.VIR_FROM_NONE)
         matcher = _matcher(event, flags)
         number = self._callbacks.register(_MONITOR_ID, _MONITOR_ID + 1, None if domain is None else domain.uuid)
         self._matchers[number] = matcher

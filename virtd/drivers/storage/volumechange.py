@@ -36,9 +36,7 @@ class VolumeChange(StorageBase):
         """virStorageVolCreateXML."""
         unsupported_flags(flags, _METADATA | c.VIR_STORAGE_VOL_CREATE_VALIDATE, "storageVolCreateXML")
         entry, config = self.active(pool)
-        if flags & c.VIR_STORAGE_VOL_CREATE_VALIDATE:
-            root = parse_document(xml, "storage_volume_definition", domain=c.VIR_FROM_STORAGE)
-            schema.validate(root, "storagevol.rng")
+        _validate(xml, flags)
         volume = parse_volume(xml, config.traits)
         located = self._new(entry, config, volume)
         with ExitStack() as stack:
@@ -52,9 +50,10 @@ class VolumeChange(StorageBase):
 
     def storage_vol_create_xml_from(self, pool: StoragePool, xml: str, original: StorageVol, flags: int) -> StorageVol:
         """virStorageVolCreateXMLFrom: a new volume with the content of another one, of any pool."""
-        known = _METADATA | c.VIR_STORAGE_VOL_CREATE_REFLINK
+        known = _METADATA | c.VIR_STORAGE_VOL_CREATE_REFLINK | c.VIR_STORAGE_VOL_CREATE_VALIDATE
         unsupported_flags(flags, known, "storageVolCreateXMLFrom")
         entry, config = self.active(pool)
+        _validate(xml, flags)
         source, facts = self.look(original)
         volume = parse_volume(xml, config.traits, sizes_optional=True)
         located = self._new(entry, config, volume)
@@ -250,3 +249,10 @@ def _exists(located: Located) -> VirtError:
 
 def _in_use(located: Located) -> VirtError:
     return VirtError(c.VIR_ERR_INTERNAL_ERROR, f"storage volume name '{located.name}' already in use.")
+
+
+def _validate(xml: str, flags: int) -> None:
+    """Hold a volume's XML against libvirt's schema, if the caller asks for that."""
+    if flags & c.VIR_STORAGE_VOL_CREATE_VALIDATE:
+        root = parse_document(xml, "storage_volume_definition", domain=c.VIR_FROM_STORAGE)
+        schema.validate(root, "storagevol.rng")

@@ -162,6 +162,8 @@ class AgentCalls(AgentUser):
 
     def domain_authorized_ssh_keys_set(self, domain: Domain, user: str, keys: list[str], flags: int) -> None:
         """virDomainAuthorizedSSHKeysSet: replace, add (APPEND) or remove keys."""
+        names = [f"VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_{name}" for name in ("APPEND", "REMOVE")]
+        self.one_of(flags, names, "virDomainAuthorizedSSHKeysSet")
         append, remove = c.VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_APPEND, c.VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_REMOVE
         unsupported_flags(flags, append | remove, "qemuDomainAuthorizedSSHKeysSet")
         with self.agent(domain, "virDomainAuthorizedSSHKeysSet", inactive=_QEMU) as agent:

@@ -39,7 +39,7 @@ class Node(DriverBase):
 
     def node_get_cpu_map(self, need_map: int, need_online: int, flags: int) -> tuple[bytes, int, int]:
         """virNodeGetCPUMap: the CPUs that are online as a bit map, how many these are, how many there are."""
-        unsupported_flags(flags, 0, "virHostCPUGetMap")
+        unsupported_flags(flags, 0, "virHostCPUGetMap", domain=c.VIR_FROM_NONE)
         online = _ranges("/sys/devices/system/cpu/online")
         count = max(_ranges("/sys/devices/system/cpu/present")) + 1
         bits = bytearray((count + 7) // 8)
@@ -49,7 +49,7 @@ class Node(DriverBase):
 
     def node_get_cpu_stats(self, cpu: int, nparams: int, flags: int) -> tuple[list[NodeCpuStat], int]:
         """virNodeGetCPUStats: CPU times of one CPU or (-1) of all, in ns; asked for none, how many there are."""
-        unsupported_flags(flags, 0, "virHostCPUGetStats")
+        unsupported_flags(flags, 0, "virHostCPUGetStats", domain=c.VIR_FROM_NONE)
         if nparams == 0:
             return [], len(_CPU_TIMES)
         wanted = b"cpu" if cpu == c.VIR_NODE_CPU_STATS_ALL_CPUS else b"cpu%d" % cpu
@@ -64,7 +64,7 @@ class Node(DriverBase):
 
     def node_get_memory_stats(self, nparams: int, cell: int, flags: int) -> tuple[list[NodeMemoryStat], int]:
         """virNodeGetMemoryStats: memory of one NUMA node or (-1) of all, in KiB; asked for none, how many there are."""
-        unsupported_flags(flags, 0, "virHostMemGetStats")
+        unsupported_flags(flags, 0, "virHostMemGetStats", domain=c.VIR_FROM_NONE)
         if cell == c.VIR_NODE_MEMORY_STATS_ALL_CELLS:
             names, found = list(_MEMORY), _memory()
         else:
@@ -101,7 +101,7 @@ class Node(DriverBase):
 
     def node_suspend_for_duration(self, target: int, seconds: int, flags: int) -> None:
         """virNodeSuspendForDuration: put the host to sleep for some seconds."""
-        unsupported_flags(flags, 0, "virNodeSuspend")
+        unsupported_flags(flags, 0, "virNodeSuspend", domain=c.VIR_FROM_NONE)
         suspend.suspend(target, seconds, f"{self.paths.log}/suspend.log")
 
     def connect_get_cpu_model_names(self, arch: str, need_results: int, flags: int) -> tuple[list[str], int]:

@@ -45,7 +45,7 @@ class NodeMemory(DriverBase):
 
     def node_get_memory_parameters(self, wanted: int, flags: int) -> tuple[list[TypedParam], int]:
         """virNodeGetMemoryParameters."""
-        unsupported_flags(flags, c.VIR_TYPED_PARAM_STRING_OKAY, "virHostMemGetParameters")
+        unsupported_flags(flags, c.VIR_TYPED_PARAM_STRING_OKAY, "virHostMemGetParameters", domain=c.VIR_FROM_NONE)
         params = []
         for name, file, large in _KSM:
             content = files.read(f"{_KSM_DIRECTORY}/{file}")
@@ -55,7 +55,7 @@ class NodeMemory(DriverBase):
 
     def node_set_memory_parameters(self, params: list[TypedParam], flags: int) -> None:
         """virNodeSetMemoryParameters: how the kernel looks for equal pages."""
-        unsupported_flags(flags, 0, "virHostMemSetParameters")
+        unsupported_flags(flags, 0, "virHostMemSetParameters", domain=c.VIR_FROM_NONE)
         values = typed.take(params, dict.fromkeys(_KSM_SETTINGS, c.VIR_TYPED_PARAM_UINT))
         for name in values:
             path = f"{_KSM_DIRECTORY}/{_KSM_SETTINGS[name]}"

@@ -110,11 +110,8 @@ class Memory(Changes):
 
     def domain_memory_peek(self, domain: Domain, offset: int, size: int, flags: int) -> bytes:
         """virDomainMemoryPeek: bytes at a physical address, or at one of the first virtual CPU's."""
-        both = c.VIR_MEMORY_VIRTUAL | c.VIR_MEMORY_PHYSICAL
-        unsupported_flags(flags, both, "qemuDomainMemoryPeek")
-        if flags == both:
-            text = "Flags 'VIR_MEMORY_VIRTUAL' and 'VIR_MEMORY_PHYSICAL' are mutually exclusive"
-            raise VirtError.invalid_argument("virDomainMemoryPeek", "ctl", text, domain=c.VIR_FROM_DOMAIN)
+        self.one_of(flags, ("VIR_MEMORY_VIRTUAL", "VIR_MEMORY_PHYSICAL"), "virDomainMemoryPeek")
+        unsupported_flags(flags, c.VIR_MEMORY_VIRTUAL | c.VIR_MEMORY_PHYSICAL, "qemuDomainMemoryPeek")
         command = _PEEK_COMMANDS.get(flags)
         if command is None:
             text = "flags parameter must be VIR_MEMORY_VIRTUAL or VIR_MEMORY_PHYSICAL"
