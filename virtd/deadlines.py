@@ -7,13 +7,17 @@ be tighter. Waiting is on descriptors; when the bound passes, the caller hears w
 This module knows no guest, no file and no protocol.
 """
 
+from __future__ import annotations
+
 import select
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from virtd import constants as c
 from virtd.errors import VirtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    pass
 
 _end: float | None = None
 
@@ -30,28 +34,32 @@ class DeadlineExceeded(VirtError):
         super().__init__(c.VIR_ERR_OPERATION_TIMEOUT, what, domain=domain)
 
 
-@contextmanager
-def limit(seconds: float) -> Iterator[None]:
+class _Bound:
+    """A context with a bound of its own: a time on the monotonic clock, or None."""
+
+    __slots__ = ("_mine", "_outer")
+
+    def __init__(self, end: float | None) -> None:
+        self._mine = end
+
+    def __enter__(self) -> None:
+        global _end
+        self._outer, _end = _end, self._mine
+
+    def __exit__(self, *error: object) -> None:
+        global _end
+        _end = self._outer
+
+
+def limit(seconds: float) -> _Bound:
     """Bound what is done inside: seconds from now, or the bound already in force if that ends earlier."""
-    global _end
-    outer = _end
     mine = time.monotonic() + seconds
-    _end = mine if outer is None else min(mine, outer)
-    try:
-        yield
-    finally:
-        _end = outer
+    return _Bound(mine if _end is None else min(mine, _end))
 
 
-@contextmanager
-def unlimited() -> Iterator[None]:
+def unlimited() -> _Bound:
     """Lift the bound inside. Only for a freshly forked process, whose life is no longer that call's."""
-    global _end
-    outer, _end = _end, None
-    try:
-        yield
-    finally:
-        _end = outer
+    return _Bound(None)
 
 
 def remaining(default: float) -> float:

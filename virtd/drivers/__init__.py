@@ -1,14 +1,19 @@
 """The drivers, and the one way to them: open_connection(uri)."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable
 from importlib import import_module
-from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from virtd import constants as c
+from virtd import uri as uris
 from virtd.drivers.base import Connection, Context, Driver
 from virtd.errors import VirtError
 from virtd.state import paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # The drivers of this process's own, and their classes.
 _CLASSES = {
@@ -76,7 +81,7 @@ def open_connection(uri: str | None, context: Context) -> Connection:
             or what the driver says.
     """
     try:
-        parts = urlsplit(uri or f"qemu:///{context.paths.mode}")
+        parts = uris.split(uri or f"qemu:///{context.paths.mode}")
     except ValueError as error:
         raise VirtError(c.VIR_ERR_INVALID_ARG, f"cannot parse connection URI '{uri}': {error}") from None
     if _is_remote(parts):
@@ -86,7 +91,7 @@ def open_connection(uri: str | None, context: Context) -> Connection:
     if classes is None:
         raise VirtError(c.VIR_ERR_NO_CONNECT, uri or "")
     if parts.path == "/embed" and context.identity.transport == "local":
-        return _connect(f"{scheme}:///embed?{parts.query}", classes, _embedded(parts.query, context))
+        return _connect(f"{scheme}:///embed?{parts.query}", classes, _embedded(parts, context))
     # As libvirtd: the system's instance answers to both names, a user's session to its own only.
     if parts.path not in ("/session", f"/{context.paths.mode}"):
         text = f"unexpected {scheme} URI path '{parts.path}', try {scheme}:///{context.paths.mode}"
@@ -99,18 +104,18 @@ def _connect(uri: str, classes: list[type[Driver]], context: Context) -> Connect
     return Connection(uri, [first(context)], others)
 
 
-def _embedded(query: str, context: Context) -> Context:
+def _embedded(parts: uris.Uri, context: Context) -> Context:
     """The context of qemu:///embed?root=DIR: an instance below a directory, in the caller's own process."""
-    root = parse_qs(query).get("root", [""])[0]
+    root = dict(parts.options).get("root", "")
     if not os.path.isabs(root):
         text = "qemu:///embed needs an absolute directory: qemu:///embed?root=DIR"
         raise VirtError(c.VIR_ERR_INVALID_ARG, text)
     return context._replace(paths=paths.below(root))
 
 
-def _is_remote(parts: SplitResult) -> bool:
+def _is_remote(parts: uris.Uri) -> bool:
     scheme, _, transport = parts.scheme.partition("+")
-    return bool(transport or parts.netloc or scheme == "remote")
+    return bool(transport or parts.authority or scheme == "remote")
 
 
 def refuse_remote(uri: str) -> None:
@@ -120,7 +125,7 @@ def refuse_remote(uri: str) -> None:
         VirtError: VIR_ERR_NO_CONNECT: it does.
     """
     try:
-        remote = _is_remote(urlsplit(uri))
+        remote = _is_remote(uris.split(uri))
     except ValueError:
         return
     if remote:

@@ -5,12 +5,17 @@ the procedure's arguments and returns its results, decoded (`Driver` says how). 
 call drivers through a `Connection` and cannot tell a local driver from one that asks a server.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.state.paths import Paths
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 
 class Identity(NamedTuple):
@@ -54,7 +59,7 @@ class Stream:
         descriptor: int,
         work: Callable[[], None] | None = None,
         *,
-        sparse: "Callable[[], Stream] | None" = None,
+        sparse: Callable[[], Stream] | None = None,
         holes: bool = False,
     ) -> None:
         self.descriptor = descriptor

@@ -10,13 +10,18 @@ An access rule of the table is an object and a permission, and maybe when it app
 A caller must have the permissions of all rules that apply. Flags newer than libvirt 9.0.0 stand there as numbers.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.protocol.codec import argument_names
 from virtd.protocol.procedure import Procedure
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 
 class Rule(NamedTuple):

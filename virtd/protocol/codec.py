@@ -9,19 +9,22 @@ Codecs are built from the tables when first used, or all at once by `warm()`. Wh
 is ignored, as libvirt does, unless `exact` is asked for.
 """
 
-import struct
-from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-from xdrlib3 import Error as XdrError
-from xdrlib3 import Packer, Unpacker
+import struct
 
 from virtd.protocol import notation, programs, xdr
+from virtd.protocol.lean import Packer, Unpacker, XdrError
 from virtd.protocol.procedure import Procedure
 from virtd.protocol.records import RECORDS
 from virtd.protocol.tables import admin, keepalive, lxc, net, qemu, remote
 from virtd.protocol.xdr import Codec, DecodeError, EncodeError
+from virtd.tuples import declare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 __all__ = [
     "DecodeError",
@@ -88,7 +91,7 @@ def definition(name: str, program: str) -> tuple[notation.Definition, str]:
 
 
 def _maker(name: str, program: str, fields: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
-    record: Any = RECORDS.get(name) or namedtuple(f"{program}_{name}", fields)
+    record: Any = RECORDS.get(name) or declare(f"{program}_{name}", fields)
     make: Callable[[Sequence[Any]], Any] = record._make
     return make
 

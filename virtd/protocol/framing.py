@@ -14,11 +14,16 @@ one reading besides. After a FramingError the stream of bytes makes no sense any
 closed, with the descriptors that `close` returns.
 """
 
+from __future__ import annotations
+
 import struct
-from collections.abc import Sequence
 
 from virtd.protocol.messages import CONTINUE, HEADER, LENGTH_SIZE, STREAM, WITH_FDS, Message
 from virtd.protocol.tables.net import FDS_MAX, HEADER_LENGTH, MESSAGE_INITIAL_MAX, MESSAGE_MAX, TYPES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _LENGTH = struct.Struct(">I")
 SMALLEST = LENGTH_SIZE + HEADER_LENGTH  # bytes of a packet without payload

@@ -4,9 +4,9 @@ This is the one place where a VirtError becomes the wire's error and the wire's 
 by `Message.to_bytes` and read by virtd.protocol.framing.
 """
 
+from __future__ import annotations
+
 import struct
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -14,6 +14,12 @@ from virtd.protocol import codec
 from virtd.protocol.procedure import Procedure
 from virtd.protocol.programs import BY_NAME, KEEPALIVE
 from virtd.protocol.tables.net import HEADER_LENGTH, PAYLOAD_MAX, STRING_MAX
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Final
 
 # Types of messages.
 CALL: Final = 0

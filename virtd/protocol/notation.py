@@ -20,11 +20,13 @@ N is a number or a name from the table's LIMITS. On the wire libvirt calls `doma
 and `domain?` remote_domain.
 """
 
-import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from __future__ import annotations
 
-_FIELD = re.compile(r"(?:(\w+): )?(\w+)(?:(\?)|<(\w+)>|\[(\w+)\])?")
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class TypeRef(NamedTuple):
@@ -64,14 +66,17 @@ def parse_field(text: str, limits: Mapping[str, int]) -> Field:
         ValueError: the notation is wrong; it names the text.
         KeyError: a limit is not known.
     """
-    match = _FIELD.fullmatch(text)
-    if match is None:
+    name, colon, base = text.rpartition(": ")
+    array, count = "", 0
+    if base.endswith("?"):
+        base, array = base[:-1], "?"
+    elif base[-1:] in (">", "]"):
+        array = "<" if base.endswith(">") else "["
+        base, _, bound = base[:-1].partition(array)
+        count = int(bound) if bound.isdigit() else limits[bound]
+    if not base.isidentifier() or (colon and not name.isidentifier()):
         raise ValueError(f"cannot read the field {text!r}")
-    name, base, optional, most, exactly = match.groups()
-    bound = most or exactly
-    array = "?" if optional else "<" if most else "[" if exactly else ""
-    count = 0 if bound is None else int(bound) if bound.isdigit() else limits[bound]
-    return Field(name or "", TypeRef(base, array, count))
+    return Field(name, TypeRef(base, array, count))
 
 
 def parse_fields(text: str, limits: Mapping[str, int]) -> tuple[Field, ...]:

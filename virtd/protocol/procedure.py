@@ -25,7 +25,11 @@ and by keyword, where it is not the usual:
     opened       False: may be called before CONNECT_OPEN
 """
 
-from typing import Final
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 INSTANT: Final = "instant"
 QUERY: Final = "query"

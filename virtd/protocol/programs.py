@@ -4,10 +4,14 @@
 `METHODS["connect_list_all_domains"]` are one and the same.
 """
 
-from types import ModuleType
+from __future__ import annotations
 
 from virtd.protocol.procedure import Procedure
 from virtd.protocol.tables import admin, keepalive, lxc, qemu, remote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 class Program:

@@ -4,7 +4,13 @@ Only those shared by several procedures; what a single procedure takes and retur
 that is not declared here gets a named tuple made from the table when it is first needed.
 """
 
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Domain(NamedTuple):

@@ -13,7 +13,7 @@ There is no flow control but that of the transport. Packets for a stream that is
 is data that crosses the client's own finish or abort.
 """
 
-from typing import Final, NamedTuple
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -30,6 +30,11 @@ from virtd.protocol.messages import (
     encode_error,
 )
 from virtd.protocol.tables.net import STREAM_DATA_MAX
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 # States.
 OPEN: Final = "open"

@@ -7,14 +7,19 @@ takes 0.8 µs that way, and 2 µs field by field.
 This module knows nothing of tables and notation.
 """
 
+from __future__ import annotations
+
 import struct
-from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
 
-from xdrlib3 import Packer, Unpacker
-
+from virtd.protocol.lean import Packer, Unpacker
 from virtd.protocol.tables.net import STRING_MAX
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 _UINT = struct.Struct(">I")
 

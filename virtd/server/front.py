@@ -354,7 +354,8 @@ class Front:
             VirtError: nobody answers.
         """
         where = self.target.looking if self.peer.identity.read_only else self.target.address
-        self._sock, self.tunnel = link.open_socket(where)
+        opened, self.tunnel = link.open_socket(where)
+        self._sock = socket.socket(fileno=opened.detach())
         self.owner = SocketChannel(self._sock, unix=self._sock.family == socket.AF_UNIX and self.tunnel is None)
         self.state = GREETING
         greeting = make_call(_LIST, 1, ())

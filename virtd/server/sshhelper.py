@@ -14,8 +14,8 @@ import select
 import socket
 import sys
 from typing import NoReturn
-from urllib.parse import urlsplit
 
+from virtd import uri as uris
 from virtd.drivers.remote.address import default_socket, instance
 from virtd.server.commandline import StartError, Status, execute, say_version
 from virtd.server.lean import click
@@ -36,8 +36,8 @@ NAME = "virt-ssh-helper"
 @click.argument("uri")
 def command(uri: str, read_only: bool, root: str | None) -> None:
     """Connect standard input and output to the server which owns URI; without a server, serve them."""
-    parts = urlsplit(uri)
-    if "+" in parts.scheme or parts.netloc or parts.scheme == "remote":
+    parts = uris.split(uri)
+    if "+" in parts.scheme or parts.authority or parts.scheme == "remote":
         raise StartError(Status.USAGE, f"{uri} is not a URI of this machine; ask for it from the client")
     where = instance(parts.path, paths.find(root))
     path = default_socket(where, read_only)

@@ -3,8 +3,7 @@
 The functions here make such commands' functions, so that a line of a table says all there is to them.
 """
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.shell.command import Args
@@ -12,7 +11,12 @@ from virtd.shell.failure import failing
 from virtd.shell.output import Output, Plain, Single
 from virtd.shell.session import Session, read_text
 
-Function = Callable[[Session, Args], Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Function = Callable[[Session, Args], Any]
 
 # Where a change takes effect; without one of these, where the guest is: running or not.
 AFFECT = {"config": c.VIR_DOMAIN_AFFECT_CONFIG, "live": c.VIR_DOMAIN_AFFECT_LIVE}

@@ -13,12 +13,16 @@ writes it:
 Numbers are checked when a function asks for them, because only it knows their range.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from __future__ import annotations
 
 from virtd.shell.failure import Failure
+from virtd.tuples import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from virtd.shell.session import Session
 
 FLAG, STRING, NUMBER, REST = "flag", "string", "number", "rest"
@@ -58,7 +62,7 @@ class Command(NamedTuple):
     name: str
     synopsis: str
     summary: str
-    function: Callable[["Session", "Args"], Any]
+    function: Callable[[Session, Args], Any]
     connect: bool = True
     kinds: dict[str, str] = {}  # noqa: RUF012
     aliases: dict[str, tuple[str, str]] = {}  # noqa: RUF012

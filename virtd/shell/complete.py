@@ -3,9 +3,9 @@
 For the interactive shell, and for shells which ask by `virtsh complete`.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable, Iterable
-from typing import Any
 
 from virtd import constants as c
 from virtd import uuids
@@ -14,6 +14,11 @@ from virtd.shell import eventnames, index, words
 from virtd.shell.command import FLAG, JSON, REST, Command, Option
 from virtd.shell.failure import Failure
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
 # Values that are known without asking anybody, by kind.
 _FIXED: dict[str, Iterable[str]] = {

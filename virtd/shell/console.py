@@ -1,14 +1,19 @@
 """A guest's console on the user's terminal, until the escape character is typed or the guest is gone."""
 
+from __future__ import annotations
+
 import os
 import select
 import sys
-from typing import Any
 
 from virtd import constants as c
 from virtd.shell import terminal
 from virtd.shell.failure import Failure
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def require_terminal() -> None:

@@ -1,8 +1,12 @@
 """Sets of CPUs: as bit maps on the wire, as letters, as ranges, and as users write them."""
 
-from collections.abc import Iterable
+from __future__ import annotations
 
 from virtd.shell.failure import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def has(bits: bytes, cpu: int) -> bool:

@@ -4,15 +4,20 @@ The document must be the same before and after the editor was open, or somebody 
 not accepted can be edited again, if there is a person to ask.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 
 from virtd.errors import VirtError
 from virtd.shell.failure import Failure
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def edit(

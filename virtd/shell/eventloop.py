@@ -1,11 +1,11 @@
 """Waiting for events and printing them as they come: until one has come, or the user has had enough."""
 
+from __future__ import annotations
+
 import gc
 import select
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
 from virtd.drivers.base import Event
 from virtd.errors import VirtError
@@ -13,8 +13,13 @@ from virtd.shell.command import JSON, Args
 from virtd.shell.output import Output, Plain
 from virtd.shell.session import Session
 
-# What a description of an event hands back: callback, sentence, data; None for an event of somebody else.
-Description = tuple[int, str, dict[str, Any]] | None
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    # What a description of an event hands back: callback, sentence, data; None for an event of somebody else.
+    Description = tuple[int, str, dict[str, Any]] | None
 
 
 class Subscription:
@@ -33,7 +38,7 @@ class Subscription:
         self._deregister = deregister
         self.callbacks: list[int] = []
 
-    def __enter__(self) -> "Subscription":
+    def __enter__(self) -> Subscription:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,11 @@
 """What events are called and what they say. The index is libvirt's number, unless it is said otherwise."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 # virDomainEventID
 DOMAIN = (

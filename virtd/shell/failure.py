@@ -3,9 +3,13 @@
 virsh says first what failed, then why, each on a line of its own.
 """
 
-from types import TracebackType
+from __future__ import annotations
 
 from virtd.errors import VirtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 class Failure(Exception):

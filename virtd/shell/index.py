@@ -3,9 +3,8 @@
 Literal, so that a command costs the import of its own module only. A test holds it against the modules.
 """
 
-from typing import NamedTuple
-
 from virtd.shell.command import Command
+from virtd.tuples import NamedTuple
 
 
 class Group(NamedTuple):

@@ -4,20 +4,25 @@ While it waits for a line, a server's questions whether it is alive are answered
 connection lasts however long the user thinks.
 """
 
+from __future__ import annotations
+
 import fcntl
 import gc
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from virtd.errors import VirtError
 from virtd.shell import run
 from virtd.shell.failure import Failure
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 _KEPT = 2000  # lines of history
 

@@ -4,16 +4,21 @@ The call is made by this process. A child with a connection of its own asks abou
 the two disturb each other as little as two users do. It ends when this process tells it to, or is gone.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from virtd.errors import VirtError
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 _INTERVAL_MS = 500  # between two questions about the job
 

@@ -6,8 +6,9 @@ qemu:///embed?root=DIR          an instance below a directory, in this process
 qemu+TRANSPORT://…, qemu://HOST/…, …?socket=PATH    a server
 """
 
+from __future__ import annotations
+
 import os
-from typing import TYPE_CHECKING, Any
 
 from virtd import constants as c
 from virtd.drivers import open_connection
@@ -15,7 +16,10 @@ from virtd.drivers.base import Connection, Context, Identity
 from virtd.errors import VirtError
 from virtd.state import paths
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from virtd.shell.session import Session
 
 
@@ -25,7 +29,7 @@ def default_uri(root: str | None) -> str:
     return named or f"qemu:///{paths.find(root).mode}"
 
 
-def open_link(session: "Session") -> tuple[Connection, bool]:
+def open_link(session: Session) -> tuple[Connection, bool]:
     """Open a session's connection.
 
     Returns:
@@ -58,7 +62,7 @@ def open_link(session: "Session") -> tuple[Connection, bool]:
     return open_remote(uri, context, ping=_ping(session)), False
 
 
-def _ping(session: "Session") -> tuple[float, int] | None:
+def _ping(session: Session) -> tuple[float, int] | None:
     """After how many seconds of silence, and how often, to ask whether the server is still there."""
     interval, count = session.keepalive
     interval = 5 if interval is None else interval

@@ -4,12 +4,18 @@ Written by hand because it must cost nothing (the usual libraries take longer to
 and because abbreviations and messages are getopt_long's, as virsh's are.
 """
 
+from __future__ import annotations
+
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from virtd.shell.session import Session
 
 
@@ -94,7 +100,7 @@ def _main(argv: list[str]) -> int:
         session.disconnect()
 
 
-def _switches(session: "Session", argv: list[str]) -> list[str] | None:
+def _switches(session: Session, argv: list[str]) -> list[str] | None:
     """Take virtsh's own options from a command line.
 
     Returns:
@@ -147,7 +153,7 @@ def _next(queue: list[str], switch: Switch) -> str:
     return queue.pop()
 
 
-def _apply(session: "Session", switch: Switch, value: str | None) -> bool:
+def _apply(session: Session, switch: Switch, value: str | None) -> bool:
     """Do what an option says; whether to go on after it."""
     match switch.long or switch.short:
         case "connect":
@@ -199,14 +205,14 @@ def _escape(value: str) -> str:
     raise UsageError(f"Invalid string '{value}' for escape sequence")
 
 
-def _open_log(session: "Session", path: str) -> None:
+def _open_log(session: Session, path: str) -> None:
     try:
         session.log = open(path, "a", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
     except OSError:
         raise UsageError("failed to open the log file. check the log file path") from None
 
 
-def _help(session: "Session") -> None:
+def _help(session: Session) -> None:
     from virtd.shell import manual
 
     lines = ["", "virtsh [options]... [<command_string>]", "virtsh [options]... <command> [args...]", "", "  options:"]
@@ -219,7 +225,7 @@ def _help(session: "Session") -> None:
     session.write("\n  (specify help <command> for details about the command)\n\n")
 
 
-def _version(session: "Session", *, wordy: bool) -> None:
+def _version(session: Session, *, wordy: bool) -> None:
     from virtd import LIBVIRT_VERSION, __version__
 
     number = f"{LIBVIRT_VERSION // 1_000_000}.{LIBVIRT_VERSION // 1000 % 1000}.{LIBVIRT_VERSION % 1000}"

@@ -4,10 +4,17 @@ A command hands back one of these objects. Cells of tables are texts or numbers;
 printed is a Cell. Values in JSON are in the units that their keys name, or bytes.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
 
 
 class Cell(NamedTuple):

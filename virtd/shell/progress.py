@@ -3,11 +3,16 @@
 Nothing is written where standard error is no terminal.
 """
 
+from __future__ import annotations
+
 import sys
 import time
-from types import TracebackType
 
 from virtd.shell import terminal, units
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _INTERVAL = 0.1  # seconds between two drawings
 
@@ -27,7 +32,7 @@ class Progress:
         self._drawn = 0.0
         self._shown = sys.stderr.isatty()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(

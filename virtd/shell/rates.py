@@ -1,8 +1,7 @@
 """The bandwidth of an interface, as users write it: AVERAGE,PEAK,BURST,FLOOR."""
 
-from typing import NamedTuple
-
 from virtd.shell.failure import Failure
+from virtd.tuples import NamedTuple
 
 _MOST = 2**64 - 1
 

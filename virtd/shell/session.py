@@ -3,9 +3,9 @@
 Whether the connection leads into this process or over a wire shows nowhere but in `connect()`.
 """
 
+from __future__ import annotations
+
 import sys
-from collections.abc import Callable
-from typing import Any, TextIO
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -13,6 +13,9 @@ from virtd.shell.failure import Failure, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TextIO
+
     from virtd.drivers.base import Connection, Event
     from virtd.shell.streams import Transfer
 
@@ -43,7 +46,7 @@ class Session:
 
     # The connection
 
-    def connect(self) -> "Connection":
+    def connect(self) -> Connection:
         """The connection, opened if it is not.
 
         Raises:
@@ -91,7 +94,7 @@ class Session:
             return None
         return getattr(self.connection.drivers[0], "client", None)
 
-    def stream(self, name: str, *args: Any) -> "Transfer":
+    def stream(self, name: str, *args: Any) -> Transfer:
         """Call a procedure that opens a stream; as call()."""
         from virtd.shell.streams import Transfer
 
@@ -106,7 +109,7 @@ class Session:
         assert method is not None
         return method
 
-    def read_events(self) -> "list[Event]":
+    def read_events(self) -> list[Event]:
         """The events that have come; none if none has."""
         return self.connect().read_events()
 

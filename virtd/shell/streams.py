@@ -5,19 +5,24 @@ made in a child, whole, as a server's worker makes it; this process reads and wr
 ended by finish() or abort(), which a `with` block does by itself.
 """
 
+from __future__ import annotations
+
 import os
 import pickle
 import select
 import signal
 import socket
 import stat
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, NoReturn
 
 from virtd import constants as c
 from virtd.drivers.base import Reply
 from virtd.errors import VirtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, NoReturn
 
 # The largest message between the two processes: an error with all its strings.
 _MESSAGE = 1 << 17
@@ -54,7 +59,7 @@ class Transfer:
             self.abort()
             raise
 
-    def __enter__(self) -> "Transfer":
+    def __enter__(self) -> Transfer:
         return self
 
     def __exit__(

@@ -1,13 +1,18 @@
 """The user's terminal in raw mode, given back whatever happens."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
 import termios
 import tty
-from types import FrameType, TracebackType
 
 from virtd.shell.failure import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 

@@ -3,19 +3,25 @@
 What a server cannot tell is left out: without the call for statistics there are no disks and networks in the table.
 """
 
+from __future__ import annotations
+
 import gc
 import json
 import os
 import select
 import sys
 import time
-from typing import Any, NamedTuple
 
 from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.shell import states, terminal, units
 from virtd.shell.output import Style, style, visible, width
 from virtd.shell.session import Session
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 _KEPT = 20  # samples in a sparkline

@@ -1,11 +1,15 @@
 """Typed parameters (virTypedParameter): made of what users write, printed as virsh prints them."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.protocol.records import TypedParam, TypedValue
 from virtd.shell.failure import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
 
 _INTEGERS = {
     c.VIR_TYPED_PARAM_INT: (-(2**31), 2**31 - 1),

@@ -3,15 +3,18 @@
 Documents come from drivers, and from files of the user; entities and the network are off all the same.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from virtd.shell.failure import Failure
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from lxml.etree import _Element
 
 
-def parse(text: str, *, blanks: bool = False) -> "_Element":
+def parse(text: str, *, blanks: bool = False) -> _Element:
     """The root of a document.
 
     Args:
@@ -30,7 +33,7 @@ def parse(text: str, *, blanks: bool = False) -> "_Element":
         raise Failure(f"Failed to parse XML: {error}") from None
 
 
-def piece(element: "_Element") -> str:
+def piece(element: _Element) -> str:
     """An element as it stands in its document."""
     from lxml import etree
 
@@ -66,7 +69,7 @@ def extract(text: str, expression: str, *, wrap: bool) -> str:
     return "".join(_dump(node) for node in found)
 
 
-def _put(parent: "_Element", node: Any) -> None:
+def _put(parent: _Element, node: Any) -> None:
     if not isinstance(node, str):
         node.tail = None
         parent.append(node)
@@ -96,7 +99,7 @@ def escape(text: str) -> str:
     return text
 
 
-def attribute(element: "_Element | None", path: str, name: str) -> str | None:
+def attribute(element: _Element | None, path: str, name: str) -> str | None:
     """An attribute of an element below another one.
 
     Args:

@@ -6,10 +6,10 @@ each other, so that a temporary file which a killed writer left is overwritten b
 
 import errno
 import os
-from typing import NamedTuple
 
 from virtd import constants as c
 from virtd.errors import VirtError
+from virtd.tuples import NamedTuple
 
 # Tells whether a path still names the same content: inode, modification time in ns, size.
 Identity = tuple[int, int, int]

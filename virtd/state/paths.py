@@ -5,7 +5,8 @@ instances share nothing, so that they can run side by side.
 """
 
 import os
-from typing import NamedTuple
+
+from virtd.tuples import NamedTuple
 
 
 class Paths(NamedTuple):

@@ -2,31 +2,43 @@
 
 The kernel takes at most 107 bytes of path. A longer one is reached through the descriptor of its directory
 (/proc/self/fd/N/name), which names the same socket.
+
+`socket` makes enumerations of its constants when it is imported, which takes as long as half of Python's start: it is
+imported by whoever makes a socket, and a client of a moment makes do with what it is built on, `_socket`.
 """
 
+from __future__ import annotations
+
+import _socket
 import os
-import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from virtd.state.files import os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
 
 LONGEST = 107  # sizeof(sockaddr_un.sun_path) less the terminating zero, unix(7)
 
 
-@contextmanager
-def _short(path: str) -> Iterator[str]:
-    """A name of the path that fits into a socket address."""
-    if len(os.fsencode(path)) <= LONGEST:
-        yield path
-        return
-    directory, name = os.path.split(path)
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{name}"
-    finally:
-        os.close(descriptor)
+class _short:  # noqa: N801
+    """A context with a name of the path that fits into a socket address."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._directory = -1
+
+    def __enter__(self) -> str:
+        if len(os.fsencode(self._path)) <= LONGEST:
+            return self._path
+        directory, name = os.path.split(self._path)
+        self._directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._directory}/{name}"
+
+    def __exit__(self, *error: object) -> None:
+        if self._directory >= 0:
+            os.close(self._directory)
 
 
 def listen(path: str, *, mode: int = 0o600, backlog: int = 128) -> socket.socket:
@@ -36,6 +48,8 @@ def listen(path: str, *, mode: int = 0o600, backlog: int = 128) -> socket.socket
     Raises:
         VirtError: VIR_ERR_SYSTEM_ERROR.
     """
+    import socket
+
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         try:
@@ -68,11 +82,20 @@ def connect(path: str, *, timeout: float | None = None) -> socket.socket:
         BlockingIOError: the listener's queue stayed full.
         OSError: nobody listens there.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    import socket
+
+    sock = socket.socket(fileno=connect_plain(path, timeout=timeout).detach())
+    sock.settimeout(timeout)
+    return sock
+
+
+def connect_plain(path: str, *, timeout: float | None = None) -> _socket.socket:
+    """The same without what `socket` adds to a socket."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         if timeout is not None:
             # A non-blocking connect to a full queue fails at once (unix(7)); only this option makes it wait.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _timeval(timeout))
         with _short(path) as name:
             sock.connect(name)
         sock.settimeout(timeout)

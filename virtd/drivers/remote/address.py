@@ -6,15 +6,20 @@ Without a transport, a host means tls. What options the client does not know its
 This module only reads and writes URIs: it opens nothing.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from types import MappingProxyType
-from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from virtd import constants as c
+from virtd import uri as uris
 from virtd.errors import VirtError
 from virtd.state import paths
 from virtd.state.paths import Paths
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Transports and their ports; 0 where there are none. Which port ssh takes, its own configuration says.
 PORTS = {"unix": 0, "tcp": 16509, "tls": 16514, "ssh": 0, "libssh": 22, "libssh2": 22, "ext": 0}
@@ -80,31 +85,30 @@ def parse(uri: str, here: Paths, *, read_only: bool = False) -> Address:
         VirtError: VIR_ERR_INVALID_ARG for what is no remote URI.
     """
     try:
-        parts = urlsplit(uri)
+        parts = uris.split(uri)
         port = parts.port
     except ValueError as error:
         raise _invalid(f"cannot parse URI {uri}: {error}") from None
     scheme, _, transport = parts.scheme.partition("+")
-    host = parts.hostname or ""
+    host = parts.host
     transport = transport or ("tls" if host else "unix")
     if transport not in PORTS:
         known = "|".join(PORTS)
         raise _invalid(f"remote_open: transport in URL not recognised (should be {known})")
     if transport == "unix" and host:
         raise _invalid(f"using unix socket and remote server '{host}' is not supported.")
-    options = parse_qsl(parts.query, keep_blank_values=True)
-    own = {key: value for key, value in options if key in _OWN}
-    theirs = urlencode([(key, value) for key, value in options if key not in _OWN])
+    own = {key: value for key, value in parts.options if key in _OWN}
+    theirs = parts.without(_OWN)
     path = own.get("socket") or default_socket(instance(parts.path, here), read_only)
     return Address(
         uri=uri,
         # An authority that is empty is written all the same: qemu:///system.
-        name=own.get("name") or f"{scheme}://{urlunsplit(('', '', parts.path, theirs, ''))}",
+        name=own.get("name") or f"{scheme}://{parts.path}{theirs and '?'}{theirs}",
         transport=transport,
         host=host or ("" if transport == "unix" else "localhost"),
         port=port or PORTS[transport],
         socket=path if transport == "unix" else own.get("socket", ""),
-        user=unquote(parts.username or ""),
+        user=parts.user,
         options=own,
         read_only=read_only,
     )

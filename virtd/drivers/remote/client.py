@@ -4,13 +4,13 @@ There are no threads: whoever waits for an answer reads whatever comes meanwhile
 bound of a call is that of virtd.deadlines; an answer that comes after it is thrown away.
 """
 
+from __future__ import annotations
+
+import _socket
 import math
 import os
 import select
-import socket
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
 
 from virtd import constants as c
 from virtd.deadlines import DeadlineExceeded
@@ -24,6 +24,11 @@ from virtd.protocol.procedure import EVENT, Procedure
 from virtd.protocol.programs import PROGRAMS, REMOTE
 from virtd.protocol.streams import ClientStream, StreamEvent
 from virtd.protocol.tables.net import MESSAGE_MAX
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 _KEEPALIVE_FEATURE = c.VIR_DRV_FEATURE_PROGRAM_KEEPALIVE
 
@@ -60,7 +65,7 @@ class Client:
         notify: called when another has come.
     """
 
-    def __init__(self, link: Link | socket.socket, *, ping: tuple[float, int] | None = None) -> None:
+    def __init__(self, link: Link | _socket.socket, *, ping: tuple[float, int] | None = None) -> None:
         self._link = link if isinstance(link, Link) else Link(link)
         self._framer = Framer(MESSAGE_MAX)
         self._serial = 0

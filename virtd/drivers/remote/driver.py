@@ -6,23 +6,29 @@ driver. What belongs to a connection (subscriptions, guests that end with it) be
 asked for it.
 """
 
+from __future__ import annotations
+
+import _socket
 import os
 import select
-import socket
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from virtd import constants as c
 from virtd.deadlines import limit
-from virtd.drivers.base import Connection, Context, Driver, Event, Reply, Stream
+from virtd.drivers.base import Connection, Context, Driver, Event, Reply
 from virtd.drivers.remote import address, link
 from virtd.drivers.remote.address import Address
 from virtd.drivers.remote.client import Client
-from virtd.drivers.remote.streams import RemoteStream, pump
 from virtd.errors import VirtError
 from virtd.protocol.procedure import EVENT, Procedure
 from virtd.protocol.programs import METHODS, REMOTE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from virtd.drivers.remote.streams import RemoteStream
 
 _FAREWELL = 1.0  # seconds that closing may take
 _AT_ONCE = 256  # events returned at one time
@@ -46,7 +52,7 @@ class RemoteDriver(Driver):
     def __init__(
         self,
         context: Context,
-        target: Address | socket.socket,
+        target: Address | _socket.socket,
         *,
         name: str = "",
         ping: tuple[float, int] | None = None,
@@ -59,7 +65,7 @@ class RemoteDriver(Driver):
             self._secure = target.transport in _SECURE
         else:
             self._address, self._name, to = None, name, link.Link(target)
-            self._secure = target.family == socket.AF_UNIX
+            self._secure = target.family == _socket.AF_UNIX
         self._ping = ping
         self._flags = c.VIR_CONNECT_RO if context.read_only else 0
         self._pid = os.getpid()
@@ -102,9 +108,9 @@ class RemoteDriver(Driver):
         serial = client.start(procedure, args, fds)
         value, received = client.result(serial)
         if procedure.stream:
-            ours, theirs = socket.socketpair()
-            work = partial(pump, RemoteStream(client, serial), ours, procedure.stream)
-            return Reply(value, stream=Stream(theirs.detach(), work), fds=list(received))
+            from virtd.drivers.remote.streams import pumped
+
+            return Reply(value, stream=pumped(client, serial, procedure.stream), fds=list(received))
         return Reply(value, fds=list(received)) if procedure.fds_in_reply else value
 
     def open_stream(self, method: str, *args: Any) -> tuple[Any, RemoteStream]:
@@ -113,6 +119,8 @@ class RemoteDriver(Driver):
         Returns:
             The call's result, and the stream.
         """
+        from virtd.drivers.remote.streams import RemoteStream
+
         client = self.client
         serial = client.start(METHODS[method], args)
         value, _ = client.result(serial)

@@ -4,24 +4,30 @@ Sending never waits for a server which itself waits to be read from: while there
 in. This module knows no messages.
 """
 
+from __future__ import annotations
+
+import _socket
 import array
 import math
 import os
 import select
-import socket
 import time
-from collections.abc import Callable, Sequence
 
 from virtd import constants as c
 from virtd.deadlines import DeadlineExceeded, remaining
-from virtd.drivers.remote.address import Address
-from virtd.drivers.remote.ssh import Process, Tunnel, start
 from virtd.errors import VirtError
 from virtd.state import sockets
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from virtd.drivers.remote.address import Address
+    from virtd.drivers.remote.ssh import Tunnel
+
 _CONNECTING = 30.0  # seconds to wait for a server to take a connection, unless the call has less
 _CHUNK = 262144  # bytes read at one time
-_FDS_ROOM = socket.CMSG_SPACE(32 * array.array("i").itemsize)
+_FDS_ROOM = _socket.CMSG_SPACE(32 * array.array("i").itemsize)
 
 
 def rpc_error(text: str, code: int = c.VIR_ERR_SYSTEM_ERROR) -> VirtError:
@@ -29,16 +35,18 @@ def rpc_error(text: str, code: int = c.VIR_ERR_SYSTEM_ERROR) -> VirtError:
     return VirtError(code, text, domain=c.VIR_FROM_RPC)
 
 
-def _connect_unix(address: Address) -> socket.socket:
+def _connect_unix(address: Address) -> tuple[_socket.socket, None]:
     try:
-        return sockets.connect(address.socket, timeout=remaining(_CONNECTING))
+        return sockets.connect_plain(address.socket, timeout=remaining(_CONNECTING)), None
     except BlockingIOError:
         raise DeadlineExceeded(f"connecting to socket '{address.socket}'", domain=c.VIR_FROM_RPC) from None
     except OSError as error:
         raise rpc_error(f"Failed to connect socket to '{address.socket}': {error.strerror}") from None
 
 
-def _connect_tcp(address: Address) -> socket.socket:
+def _connect_tcp(address: Address) -> tuple[_socket.socket, None]:
+    import socket
+
     where = f"{address.host}:{address.port}"
     try:
         sock = socket.create_connection((address.host, address.port), timeout=remaining(_CONNECTING))
@@ -50,18 +58,25 @@ def _connect_tcp(address: Address) -> socket.socket:
     except OSError as error:
         raise rpc_error(f"unable to connect to server at '{where}': {os.strerror(error.errno or 0)}") from None
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+    return sock, None
 
 
-_TRANSPORTS: dict[str, Callable[[Address], socket.socket | Process]] = {
+def _start_program(address: Address) -> tuple[_socket.socket, Tunnel]:
+    # Of those who need no program, nobody pays for what starts one.
+    from virtd.drivers.remote import ssh
+
+    return ssh.start(address)
+
+
+_TRANSPORTS: dict[str, Callable[[Address], tuple[_socket.socket, Tunnel | None]]] = {
     "unix": _connect_unix,
     "tcp": _connect_tcp,
-    "ssh": start,
-    "ext": start,
+    "ssh": _start_program,
+    "ext": _start_program,
 }
 
 
-def open_socket(address: Address) -> tuple[socket.socket, Tunnel | None]:
+def open_socket(address: Address) -> tuple[_socket.socket, Tunnel | None]:
     """A socket that is connected to the server of an address, and the program behind it, if there is one.
 
     Raises:
@@ -72,11 +87,10 @@ def open_socket(address: Address) -> tuple[socket.socket, Tunnel | None]:
         have = ", ".join(_TRANSPORTS)
         text = f"transport {address.transport} of {address.uri}: this client has {have}"
         raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_REMOTE)
-    opened = opener(address)
-    return opened if isinstance(opened, Process) else (opened, None)
+    return opener(address)
 
 
-def connect(address: Address) -> "Link":
+def connect(address: Address) -> Link:
     """A link to the server of an address; raises as `open_socket`."""
     return Link(*open_socket(address))
 
@@ -92,11 +106,11 @@ class Link:
         passes_fds: whether descriptors can travel.
     """
 
-    def __init__(self, sock: socket.socket, tunnel: Tunnel | None = None) -> None:
+    def __init__(self, sock: _socket.socket, tunnel: Tunnel | None = None) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._tunnel = tunnel
-        self.passes_fds = sock.family == socket.AF_UNIX and tunnel is None
+        self.passes_fds = sock.family == _socket.AF_UNIX and tunnel is None
 
     def fileno(self) -> int:
         """The descriptor, to be polled for reading."""
@@ -118,9 +132,9 @@ class Link:
         fds: list[int] = []
         try:
             if self.passes_fds:
-                data, ancillary, _, _ = self._sock.recvmsg(_CHUNK, _FDS_ROOM, socket.MSG_CMSG_CLOEXEC)
+                data, ancillary, _, _ = self._sock.recvmsg(_CHUNK, _FDS_ROOM, _socket.MSG_CMSG_CLOEXEC)
                 for level, kind, content in ancillary:
-                    if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                         fds.extend(memoryview(content[: len(content) & ~3]).cast("i"))
             else:
                 data = self._sock.recv(_CHUNK)
@@ -159,7 +173,10 @@ class Link:
     def _some(self, view: memoryview, fds: Sequence[int], read: Callable[[], None]) -> int:
         """Send what there is room for; if there is none, wait until there might be, and return 0."""
         try:
-            return socket.send_fds(self._sock, [view], list(fds)) if fds else self._sock.send(view)
+            if not fds:
+                return self._sock.send(view)
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))
+            return self._sock.sendmsg([view], [rights])
         except BlockingIOError:
             events = self.wait(select.POLLIN | select.POLLOUT, math.inf)
             if not events:

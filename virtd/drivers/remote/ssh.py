@@ -13,7 +13,6 @@ import select
 import shlex
 import signal
 import socket
-from typing import NamedTuple
 
 from virtd import constants as c
 from virtd.drivers.remote.address import Address
@@ -76,15 +75,11 @@ class Tunnel:
         return True
 
 
-class Process(NamedTuple):
-    """A program that was started, and the socket which is its standard input and output."""
-
-    sock: socket.socket
-    tunnel: Tunnel
-
-
-def start(address: Address) -> Process:
+def start(address: Address) -> tuple[socket.socket, Tunnel]:
     """Start the program that leads to an address.
+
+    Returns:
+        The socket which is its standard input and output, and the program.
 
     Raises:
         VirtError: VIR_ERR_SYSTEM_ERROR if it cannot be run, VIR_ERR_INVALID_ARG for a wrong option in the URI.
@@ -103,7 +98,7 @@ def start(address: Address) -> Process:
         raise VirtError(c.VIR_ERR_SYSTEM_ERROR, text, domain=c.VIR_FROM_RPC) from None
     finally:
         theirs.close()
-    return Process(ours, Tunnel(os.path.basename(command[0]), pid, errors))
+    return ours, Tunnel(os.path.basename(command[0]), pid, errors)
 
 
 def _spawn(command: list[str], sock: int, errors: int) -> int:

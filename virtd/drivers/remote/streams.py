@@ -7,8 +7,10 @@ Reply needs: it moves all that flows between a stream and one end of a socket pa
 import math
 import select
 import socket
+from functools import partial
 
 from virtd import constants as c
+from virtd.drivers.base import Stream
 from virtd.drivers.remote.client import Client
 from virtd.drivers.remote.link import poll
 from virtd.errors import VirtError
@@ -218,3 +220,9 @@ def pump(stream: RemoteStream, end: socket.socket, direction: str) -> None:
     with end:
         end.setblocking(False)
         _Pump(stream, end).run(direction)
+
+
+def pumped(client: Client, serial: int, direction: str) -> Stream:
+    """The stream that a call has opened, as drivers hand streams over; see `pump`."""
+    ours, theirs = socket.socketpair()
+    return Stream(theirs.detach(), partial(pump, RemoteStream(client, serial), ours, direction))

@@ -1,6 +1,6 @@
 """What a guest's agent is asked: file systems, users, keys, names."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.shell import typed
@@ -8,6 +8,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Lines, Output, Plain, Single, Table
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _INFO = {
     "user": c.VIR_DOMAIN_GUEST_INFO_USERS,

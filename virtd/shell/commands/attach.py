@@ -1,8 +1,9 @@
 """Disks, interfaces and media, plugged in and out by options."""
 
+from __future__ import annotations
+
 import os
 import stat
-from typing import Any
 
 from virtd import constants as c
 from virtd.shell import rates, xmltext
@@ -12,6 +13,10 @@ from virtd.shell.commands.monitor import source_of
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Output, Plain
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # The addresses that --address takes, by their prefixes: the numbers' names, and how each is written.
 _ADDRESSES: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {

@@ -1,9 +1,10 @@
 """Jobs on the disks of running guests: copying them, and shortening the chains of their images."""
 
+from __future__ import annotations
+
 import select
 import sys
 import time
-from typing import Any
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -13,6 +14,10 @@ from virtd.shell.eventloop import Subscription
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Output, Plain
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _MIB = 1 << 20
 _TYPES = ("Unknown job", "Block Pull", "Block Copy", "Block Commit", "Active Block Commit", "Backup")
@@ -46,7 +51,7 @@ class _Wait:
         self.end = time.monotonic() + seconds if seconds else None
         self.subscription = Subscription(session, "connect_domain_event_callback_deregister_any")
 
-    def __enter__(self) -> "_Wait":
+    def __enter__(self) -> _Wait:
         try:
             self.subscription.add("connect_domain_event_callback_register_any", _EVENT, self.domain)
         except VirtError:

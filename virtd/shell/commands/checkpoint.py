@@ -1,6 +1,6 @@
 """Checkpoints of guests: from which on it is known what has changed on their disks."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -11,6 +11,10 @@ from virtd.shell.commands import snapshotlist
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Fields, Output, Plain, Single
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _CREATE_FLAGS = {
     "redefine": c.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE,

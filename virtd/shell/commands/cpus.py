@@ -1,6 +1,6 @@
 """What CPUs there are to choose from, and what else a guest on this host can have."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -9,6 +9,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Lines, Output, Plain, Single
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _BASELINE_FLAGS = {
     "features": c.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES,

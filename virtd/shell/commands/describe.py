@@ -1,6 +1,6 @@
 """What guests are called and what describes them: names, documents, titles, metadata, displays."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -9,6 +9,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Output, Plain, Single
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _XML_FLAGS = {
     "inactive": c.VIR_DOMAIN_XML_INACTIVE,

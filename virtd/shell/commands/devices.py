@@ -1,6 +1,6 @@
 """Devices of guests, plugged in and out as their XML says."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.shell import xmltext
@@ -9,6 +9,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Output, Plain
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PERSISTENT = f"[--persistent] {AFFECT_OPTIONS}"
 

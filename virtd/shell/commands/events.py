@@ -1,7 +1,6 @@
 """Events of guests, networks, pools, devices and secrets."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd import uuids
@@ -9,10 +8,17 @@ from virtd.drivers.base import Event
 from virtd.errors import VirtError
 from virtd.shell import eventloop, eventnames
 from virtd.shell.command import Args, Command
-from virtd.shell.eventloop import Description, Subscription
+from virtd.shell.eventloop import Subscription
 from virtd.shell.failure import Failure
 from virtd.shell.output import Lines, Output
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from virtd.shell.eventloop import Description
 
 
 def event(session: Session, args: Args) -> Output:

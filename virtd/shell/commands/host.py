@@ -1,7 +1,8 @@
 """The host and the connection: what they are, and how much of them is free."""
 
+from __future__ import annotations
+
 import time
-from typing import Any
 
 from virtd import LIBVIRT_VERSION
 from virtd import constants as c
@@ -10,6 +11,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Cell, Fields, Output, Plain, Single
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _TARGETS = ("mem", "disk", "hybrid")  # virNodeSuspendTarget
 _CPU_TIMES = ("user", "system", "idle", "iowait", "intr")

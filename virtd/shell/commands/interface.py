@@ -1,6 +1,6 @@
 """Network interfaces of the host, as far as its own configuration knows them."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -11,7 +11,10 @@ from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Output, Single, Table
 from virtd.shell.session import Session
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from lxml.etree import _Element
 
 
@@ -65,7 +68,7 @@ def _transaction(procedure: str, done: str, failed: str) -> Any:
     return function
 
 
-def _inactive(session: Session, interface: Any) -> "_Element":
+def _inactive(session: Session, interface: Any) -> _Element:
     """The root of an interface's configured document."""
     text = session.call("interface_get_xml_desc", interface, c.VIR_INTERFACE_XML_INACTIVE)
     root = xmltext.parse(text)

@@ -1,6 +1,6 @@
 """Jobs of guests that take their time, and migration."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -9,6 +9,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure
 from virtd.shell.output import Output, Plain, Single
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _TYPES = ("None", "Bounded", "Unbounded", "Completed", "Failed", "Cancelled")
 _OPERATIONS = (

@@ -1,6 +1,6 @@
 """Which guests there are, and how they are: list, domstate, dominfo."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd import uuids
@@ -10,6 +10,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import failing
 from virtd.shell.output import Cell, Fields, Lines, Output, Single, Table, yes
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # What virConnectListAllDomains filters by; more than one word of a kind means any of them.
 _FILTERS = {

@@ -1,7 +1,8 @@
 """How guests' disks, interfaces, memory and clocks do."""
 
+from __future__ import annotations
+
 import time as clock
-from typing import Any
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -11,6 +12,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Cell, Fields, Output, Plain, Single, Table
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # What virsh calls a block statistic: in brief, and in words; in the order it shows them.
 _BLOCK_STATS = {

@@ -1,6 +1,6 @@
 """Devices of the host."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -9,6 +9,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Cell, Fields, Lines, Output, Tree, yes
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # virConnectListAllNodeDeviceFlags: the capabilities in the order of their bits.
 CAPABILITIES = (

@@ -1,6 +1,6 @@
 """Network filters, and where they are in force."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd import uuids
@@ -11,6 +11,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Output, Table
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def nwfilter_list(session: Session, args: Args) -> Output:

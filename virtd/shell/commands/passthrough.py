@@ -1,7 +1,8 @@
 """What goes to a guest's monitor or agent as it is, and other things of single hypervisors."""
 
+from __future__ import annotations
+
 import json
-from typing import Any
 
 from virtd import constants as c
 from virtd.drivers.base import Event, Reply
@@ -9,10 +10,16 @@ from virtd.errors import VirtError
 from virtd.shell import eventloop, typed
 from virtd.shell.command import Args, Command
 from virtd.shell.commands.lifecycle import pass_fds
-from virtd.shell.eventloop import Description, Subscription
+from virtd.shell.eventloop import Subscription
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Output, Plain
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from virtd.shell.eventloop import Description
 
 
 def _json(text: str, *, pretty: bool) -> str:

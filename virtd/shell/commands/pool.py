@@ -1,6 +1,6 @@
 """Storage pools."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd import uuids
@@ -11,6 +11,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Cell, Fields, Lines, Output, Plain, Table, yes
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _FILTERS = {
     "persistent": c.VIR_CONNECT_LIST_STORAGE_POOLS_PERSISTENT,

@@ -1,6 +1,6 @@
 """Snapshots of guests. What lists them is in snapshotlist."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -10,6 +10,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Fields, Output, Plain, Single, yes
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _CREATE_FLAGS = {
     "redefine": c.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE,

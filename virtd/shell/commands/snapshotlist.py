@@ -1,7 +1,8 @@
 """The lists of a guest's snapshots and checkpoints, which are alike."""
 
+from __future__ import annotations
+
 import time
-from typing import Any, NamedTuple
 
 from virtd import constants as c
 from virtd.shell import xmltext
@@ -9,6 +10,11 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure
 from virtd.shell.output import Cell, Lines, Output, Table, Tree
 from virtd.shell.session import Session
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _FILTERS = {
     "leaves": c.VIR_DOMAIN_SNAPSHOT_LIST_LEAVES,

@@ -1,7 +1,6 @@
 """How much guests get of what: memory, processor time, disk and network bandwidth."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -11,6 +10,11 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Output, Plain
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 _UINT, _ULLONG, _STRING = c.VIR_TYPED_PARAM_UINT, c.VIR_TYPED_PARAM_ULLONG, c.VIR_TYPED_PARAM_STRING
 _MEMORY = ("hard-limit", "soft-limit", "swap-hard-limit", "min-guarantee")

@@ -1,6 +1,6 @@
 """The end of a guest's definition, and if the user wishes of its volumes."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -9,6 +9,11 @@ from virtd.shell.command import Args, Command
 from virtd.shell.commands.monitor import source_of
 from virtd.shell.failure import Failure, failing
 from virtd.shell.session import Session
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _FLAGS = {
     "managed-save": c.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE,

@@ -1,6 +1,6 @@
 """Guests' processors: how many, where they run, what they cost; and I/O threads."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -10,6 +10,10 @@ from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Cell, Output, Plain, Single, Table
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _LIVE, _CONFIG = c.VIR_DOMAIN_AFFECT_LIVE, c.VIR_DOMAIN_AFFECT_CONFIG
 # The tuning of an I/O thread: option, parameter and its type.

@@ -1,6 +1,6 @@
 """Volumes of storage pools."""
 
-from typing import Any
+from __future__ import annotations
 
 from virtd import constants as c
 from virtd import uuids
@@ -12,6 +12,10 @@ from virtd.shell.commands.pool import pretty
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Cell, Fields, Output, Plain, Single, Table
 from virtd.shell.session import Session, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ALGORITHMS = ("zero", "nnsa", "dod", "bsi", "gutmann", "schneier", "pfitzner7", "pfitzner33", "random", "trim")
 _MAKE_FLAGS = {
