@@ -52,6 +52,6 @@ def test_events(connection: Connection) -> None:
 
 def test_what_nobody_has(connection: Connection) -> None:
     with pytest.raises(VirtError) as caught:
-        connection.require("node_suspend_for_duration", "")(0, 60, 0)
+        connection.require("connect_domain_xml_from_native", "")("qemu-argv", "qemu", 0)
     assert caught.value.code == c.VIR_ERR_NO_SUPPORT
-    assert caught.value.detail == "virNodeSuspendForDuration"
+    assert caught.value.detail == "virConnectDomainXMLFromNative"
