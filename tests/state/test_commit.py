@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from virtd.errors import VirtError
-from virtd.state import files, journal
+from virtd.state import files, journal, ring
 from virtd.state.commit import Generation
 
 
@@ -128,3 +128,50 @@ def test_reading_in_portions(tmp_path: Path) -> None:
         numbers += [record["number"] for record in portion]
     assert numbers == list(range(30))
     reader.close()
+
+
+def publish(generation: Generation, *paths: Path) -> None:
+    with generation.commit() as change:
+        for path in paths:
+            change.publish(files.prepare(str(path), b"x", durable=False))
+
+
+def test_who_kept_a_view_is_told_which_files_changed(tmp_path: Path) -> None:
+    mine, other = Generation(str(tmp_path)), Generation(str(tmp_path))
+    publish(other, tmp_path / "before")
+    position = mine.position
+    assert mine.changed_since(position) == []
+    publish(other, tmp_path / "a", tmp_path / "b")
+    with other.commit() as change:
+        change.remove(str(tmp_path / "a"))
+    assert mine.changed_since(position) == [str(tmp_path / name) for name in "aba"]
+    assert mine.changed_since(mine.position) == []
+
+
+def test_a_file_that_a_commit_is_about_to_change_is_told_again_after_it(tmp_path: Path) -> None:
+    mine, other = Generation(str(tmp_path)), Generation(str(tmp_path))
+    with other.commit() as change:
+        change.note(str(tmp_path / "a"))
+        position = mine.position
+    assert mine.changed_since(position) == [str(tmp_path / "a")]
+
+
+def test_who_comes_too_late_is_told_nothing(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    position = generation.position
+    with generation.commit() as change:
+        for number in range(ring.SLOTS):
+            change.note(str(number))
+    assert generation.changed_since(position) == [str(number) for number in range(ring.SLOTS)]
+    with generation.commit() as change:
+        change.note("more")
+    assert generation.changed_since(position) is None
+    assert generation.changed_since(position + 1) is not None
+
+
+def test_a_path_too_long_for_the_ring_makes_everything_be_read_again(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    position = generation.position
+    with generation.commit() as change:
+        change.note("x" * 300)
+    assert generation.changed_since(position) is None

@@ -118,6 +118,9 @@ class Driver:
         """Put what others may have removed in its place again (SIGHUP), such as firewall rules; returns what failed."""
         return []
 
+    def refresh(self) -> None:
+        """Bring what the instance keeps up to date: called before a child is forked, which inherits it."""
+
     def event_fd(self) -> int | None:
         """A descriptor that is readable when events may be there; None while nobody subscribed to any."""
         return None
@@ -176,6 +179,11 @@ class Connection:
         if method is None:
             raise VirtError(c.VIR_ERR_NO_SUPPORT, api, domain=c.VIR_FROM_DOMAIN)
         return method
+
+    def refresh(self) -> None:
+        """Bring what the drivers keep up to date, for the sake of a child that is about to be forked."""
+        for driver in self.drivers:
+            driver.refresh()
 
     def event_fds(self) -> list[int]:
         """The descriptors to wait on for events, at most one for each driver."""

@@ -30,7 +30,7 @@ from virtd.drivers.base import Stream
 from virtd.errors import VirtError
 from virtd.protocol import codec
 from virtd.protocol.messages import CONTINUE, STREAM, Message
-from virtd.protocol.procedure import QUERY
+from virtd.protocol.procedure import CHANGE, QUERY
 from virtd.server import log, process
 from virtd.server.dispatch import Answer, Dispatcher, Entry, close_all, error_bytes
 from virtd.server.loop import READ, Loop
@@ -231,6 +231,8 @@ class Calls:
                 self._answer(call, Answer(error_bytes(call.message, problem, call.entry)))
 
     def _fork(self, call: Call) -> None:
+        if call.entry.kind == CHANGE:
+            self.dispatcher.refresh()
         ours, theirs = socket.socketpair()
         try:
             call.pid = process.fork()

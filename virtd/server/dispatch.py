@@ -142,6 +142,12 @@ class Dispatcher:
         domain = getattr(getattr(method, "__self__", None), "error_domain", c.VIR_FROM_NONE)
         return Entry(procedure, procedure.kind, method, domain, guarded=guarded)
 
+    def refresh(self) -> None:
+        """Bring what the drivers keep up to date, before a child is forked that will need it."""
+        connection = self.session.connection
+        if connection is not None:
+            connection.refresh()
+
     def perform(self, entry: Entry, message: Message, args: tuple[Any, ...], *, patient: bool = True) -> Answer:
         """Call the method, and make an answer of what it gives or raises.
 

@@ -2,7 +2,8 @@
 
 All that others can see (a definition, a guest's status, an event in the journal) becomes visible inside a
 *commit*, a critical section of a few renames under one flock. When it ends the counter is one higher, so a view
-that was read under one value of the counter is right for as long as the value stands.
+that was read under one value of the counter is right for as long as the value stands. Who finds another value is told
+which files have been changed meanwhile (ring.py), and reads only these again.
 
 A process can die inside a commit. The counter's second word is 1 while a commit is under way; a reader who finds
 it so trusts no view, and completes the commit of a writer that died.
@@ -12,28 +13,38 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from virtd.state import journal
+from virtd.state import journal, ring
 from virtd.state.files import Pending, make_directory, os_error, remove
 
-_WORDS = struct.Struct("=QQ")  # the counter; 1 while a commit is under way
+# The counter; 1 while a commit is under way; how many changes of files there have been, and how many of them in commits
+# that have ended.
+_WORDS = struct.Struct("=QQQQ")
 
 
 class Change:
     """What one commit makes visible, in this order: files, then events."""
 
-    def __init__(self, log: journal.Writer) -> None:
+    def __init__(self, log: journal.Writer, note: Callable[[str], None]) -> None:
+        """
+        Args:
+            log: the journal.
+            note: writes down, before it happens, that the file of a path is changed. For changes that the caller makes.
+        """
         self._journal = log
+        self.note = note
 
     def publish(self, pending: Pending) -> None:
         """Put a prepared file in its place."""
+        self.note(pending.path)
         pending.publish()
 
     def remove(self, path: str, *, durable: bool = False) -> None:
         """Remove a file, if it is there."""
+        self.note(path)
         remove(path, durable=durable)
 
     def event(self, source: str, name: str, **values: object) -> None:
@@ -64,17 +75,19 @@ class Generation:
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                if os.fstat(descriptor).st_size < _WORDS.size:
-                    os.ftruncate(descriptor, _WORDS.size)
-                self._map = mmap.mmap(descriptor, _WORDS.size)
+                size = _WORDS.size + ring.SIZE
+                if os.fstat(descriptor).st_size < size:
+                    os.ftruncate(descriptor, size)
+                self._map = mmap.mmap(descriptor, size)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise os_error(error, f"cannot map '{self._path}'") from None
+        self._ring = ring.Ring(self._map, _WORDS.size)
 
     def current(self) -> int | None:
         """The counter's value; None while a commit is under way, when no view can be trusted."""
-        counter, busy = _WORDS.unpack_from(self._map)
+        counter, busy, _, _ = _WORDS.unpack_from(self._map)
         if not busy:
             return int(counter)
         # Someone is at it now, or died at it. Only in the second case is the lock free.
@@ -88,6 +101,16 @@ class Generation:
         finally:
             os.close(descriptor)
 
+    @property
+    def position(self) -> int:
+        """Up to where changed_since() can be relied on later by who reads files now."""
+        return int(_WORDS.unpack_from(self._map)[3])
+
+    def changed_since(self, position: int) -> list[str] | None:
+        """The files that commits have changed, or are about to change, since a position; None if that is not known."""
+        changes = int(_WORDS.unpack_from(self._map)[2])
+        return self._ring.read(position + 1, changes)
+
     @contextmanager
     def commit(self) -> Iterator[Change]:
         """Make changes visible to all at once, to processes that look and to those that wait for events.
@@ -97,18 +120,23 @@ class Generation:
         descriptor = self._open()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            counter, _ = _WORDS.unpack_from(self._map)
-            _WORDS.pack_into(self._map, 0, counter, 1)
+            counter, _, changes, ended = _WORDS.unpack_from(self._map)
+            _WORDS.pack_into(self._map, 0, counter, 1, changes, ended)
             with _Completion(self), journal.Writer(self._journal_directory) as log:
-                yield Change(log)
+                yield Change(log, self._note)
         finally:
             os.close(descriptor)
 
     def _complete(self) -> int:
         """End a commit, one's own or that of a writer that died; the lock is held."""
-        counter, _ = _WORDS.unpack_from(self._map)
-        _WORDS.pack_into(self._map, 0, counter + 1, 0)
+        counter, _, changes, _ = _WORDS.unpack_from(self._map)
+        _WORDS.pack_into(self._map, 0, counter + 1, 0, changes, changes)
         return int(counter) + 1
+
+    def _note(self, path: str) -> None:
+        counter, busy, changes, ended = _WORDS.unpack_from(self._map)
+        self._ring.write(changes + 1, path)
+        _WORDS.pack_into(self._map, 0, counter, busy, changes + 1, ended)
 
     def _open(self) -> int:
         # A descriptor of one's own: a flock belongs to the open file, which forked processes would share.

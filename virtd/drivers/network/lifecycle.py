@@ -68,7 +68,7 @@ class Lifecycle(NetworkBase):
             definitions = self.networks.definitions
             with self.generation.commit() as change:
                 if autostart:
-                    definitions.link_autostart(entry.name)
+                    definitions.link_autostart(entry.name, change)
                 else:
                     change.remove(definitions.autostart_path(entry.name), durable=True)
 

@@ -60,8 +60,10 @@ class Definitions(Descriptors):
             text = f"domain '{same_uuid.name}' is already defined with uuid {uuid}"
             raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_DOMAIN)
         if same_name is not None and same_name.uuid != uuid:
-            text = f"domain '{name}' already exists with uuid {same_name.uuid}"
-            raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_DOMAIN)
+            raise _taken(name, same_name.uuid)
+        for claim in self.guests.starting():
+            if claim.name == name and claim.uuid != uuid:
+                raise _taken(name, claim.uuid)
         return same_uuid
 
     def save_definition(self, config: Config) -> files.Pending:
@@ -165,7 +167,7 @@ class Definitions(Descriptors):
                 change.remove(self.guests.definitions.path(entry.name), durable=True)
                 if entry.autostart:
                     change.remove(self.guests.definitions.autostart_path(entry.name))
-                    self.guests.definitions.link_autostart(new_name)
+                    self.guests.definitions.link_autostart(new_name, change)
                 self.lifecycle_event(
                     change, entry.reference, c.VIR_DOMAIN_EVENT_UNDEFINED, c.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED
                 )
@@ -182,7 +184,7 @@ class Definitions(Descriptors):
                 return
             with self.generation.commit() as change:
                 if autostart:
-                    self.guests.definitions.link_autostart(entry.name)
+                    self.guests.definitions.link_autostart(entry.name, change)
                 else:
                     change.remove(self.guests.definitions.autostart_path(entry.name), durable=True)
 
@@ -193,3 +195,9 @@ class Definitions(Descriptors):
     def domain_event(self, change: Change, domain: Domain, name: str, *arguments: object) -> None:
         """Tell of an event of a guest, as subscriptions.KINDS names it."""
         change.event("qemu", name, domain=[domain.name, uuids.to_text(domain.uuid), domain.id], args=list(arguments))
+
+
+def _taken(name: str, uuid: str) -> VirtError:
+    """The error for a name that another guest has."""
+    text = f"domain '{name}' already exists with uuid {uuid}"
+    return VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_DOMAIN)

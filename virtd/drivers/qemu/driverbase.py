@@ -84,6 +84,9 @@ class DriverBase(Driver):
         )
         return super().clean() and not bound
 
+    def refresh(self) -> None:
+        self.guests.view()
+
     def running(self, domain: Domain) -> tuple[Entry, Status]:
         """A guest that runs.
 

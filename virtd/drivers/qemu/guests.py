@@ -6,7 +6,7 @@ again. A guest whose supervisor has died gets a new one here, by whoever looks f
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from virtd import constants as c
@@ -51,10 +51,28 @@ class Entry(NamedTuple):
 class View:
     """All guests at one moment, under each of their names."""
 
-    def __init__(self, entries: list[Entry]) -> None:
+    def __init__(self, entries: Iterable[Entry]) -> None:
         self.by_uuid = {entry.uuid: entry for entry in entries}
-        self.by_name = {entry.name: entry for entry in entries}
-        self.by_id = {entry.id: entry for entry in entries if entry.active}
+        self.by_name = {entry.name: entry for entry in self}
+        self.by_id = {entry.id: entry for entry in self if entry.active}
+
+    def changed(self, entries: dict[str, Entry | None]) -> "View":
+        """The view that differs in some guests: uuid → what it is now; None if it is no more."""
+        made = View(())
+        made.by_uuid, made.by_name, made.by_id = self.by_uuid.copy(), self.by_name.copy(), self.by_id.copy()
+        for uuid in entries:
+            before = made.by_uuid.get(uuid)
+            if before is not None:
+                made.by_name.pop(before.name, None)
+                made.by_id.pop(before.id, None)
+        for uuid, entry in entries.items():
+            if entry is None:
+                made.by_uuid.pop(uuid, None)
+                continue
+            made.by_uuid[uuid] = made.by_name[entry.name] = entry
+            if entry.active:
+                made.by_id[entry.id] = entry
+        return made
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.by_uuid.values())
@@ -70,7 +88,7 @@ class Guests:
 
     def __init__(self, paths: Paths, generation: Generation) -> None:
         self.generation = generation
-        self.definitions = DefinitionDirectory(f"{paths.config}/qemu")
+        self.definitions = DefinitionDirectory(f"{paths.config}/qemu", f"{paths.runtime}/qemu.index")
         self.running = f"{paths.runtime}/qemu"
         self.logs = f"{paths.log}/qemu"
         self.definitions_lock = f"{paths.runtime}/qemu.lock"
@@ -82,6 +100,7 @@ class Guests:
             files.make_directory(directory)
         self._view: View | None = None
         self._generation: int | None = None
+        self._position = 0
         self._statuses: dict[str, tuple[files.Identity, Status]] = {}
         self._supervisors = Deaths()
 
@@ -90,8 +109,14 @@ class Guests:
         current = self.generation.current()
         if self._view is not None and current is not None and current == self._generation and not self._died():
             return self._view
-        self._generation = current
-        self._view = View(list(self._read()))
+        # All that is changed from here on is read again next time, even if it is seen already.
+        position = self.generation.position
+        changed = None if self._view is None or self._died() else self.generation.changed_since(self._position)
+        self._generation, self._position = current, position
+        if self._view is None or changed is None:
+            self._view = View(self._read())
+        elif entries := self._read_again(changed):
+            self._view = self._view.changed(entries)
         return self._view
 
     def log_path(self, name: str) -> str:
@@ -137,6 +162,17 @@ class Guests:
             files.replace(self._ids, b"%d" % number, durable=False)
         return number
 
+    def starting(self) -> list[Status]:
+        """What is known of guests whose start is under way. No view has them: nobody has been told of them yet."""
+        active = self.view().by_uuid
+        found = []
+        for uuid in os.listdir(self.running):
+            if "." not in uuid and not ((entry := active.get(uuid)) and entry.active):
+                claim = status.load(f"{self.running}/{uuid}/status")
+                if claim is not None and not claim.active and locks.probe(f"{self.running}/{uuid}/lock")[0]:
+                    found.append(claim)
+        return found
+
     def taken_ports(self) -> set[int]:
         """The ports of all guests that run or start; the ports' lock is held."""
         taken: set[int] = set()
@@ -162,28 +198,53 @@ class Guests:
         for uuid, found in running.items():
             yield Entry(found.name, uuid, False, False, found)
 
+    def _read_again(self, changed: list[str]) -> dict[str, Entry | None]:
+        """Guests some of whose files have changed, as they are now."""
+        definitions = self.definitions.read_again(changed)
+        # Nobody tells of the death of who starts a guest.
+        running = self._statuses.keys() - self._supervisors.watched()
+        for path in changed:
+            if path.startswith(f"{self.running}/"):
+                uuid = path[len(self.running) + 1 :].partition("/")[0]
+                running.add(uuid.partition(".")[0])
+        for uuid in running:
+            self._read_one(uuid)
+        defined, autostarts = self.definitions.names, self.definitions.autostarts() if definitions else set()
+        found: dict[str, Entry | None] = {}
+        for uuid in definitions | running:
+            before = None if self._view is None else self._view.by_uuid.get(uuid)
+            autostart = defined.get(uuid) in autostarts if uuid in definitions else bool(before and before.autostart)
+            found[uuid] = self._entry(uuid, defined.get(uuid), autostart=autostart)
+        return found
+
+    def _entry(self, uuid: str, name: str | None, *, autostart: bool) -> Entry | None:
+        known = self._statuses.get(uuid)
+        found = known[1] if known is not None and known[1].active else None
+        if name is not None:
+            return Entry(name, uuid, True, autostart, found)
+        return None if found is None else Entry(found.name, uuid, False, False, found)
+
     def _read_running(self) -> dict[str, Status]:
         """The running guests, each with a live supervisor: uuid → status."""
-        found: dict[str, Status] = {}
-        known, self._statuses = self._statuses, {}
-        for entry in os.scandir(self.running):
-            uuid = entry.name
-            if "." in uuid:
-                continue
-            current = self._read_status(entry.path, known.get(uuid))
-            if current is None:
-                self._sweep(uuid)
-            if current is not None and not self._supervised(uuid, current[1]):
-                current = self._read_status(entry.path, None)
-            if current is None:
-                self._supervisors.forget(uuid)
-                continue
-            self._statuses[uuid] = current
-            if current[1].active:
-                found[uuid] = current[1]
-        for uuid in set(self._supervisors.watched()) - self._statuses.keys():
+        there = [entry.name for entry in os.scandir(self.running) if "." not in entry.name]
+        for uuid in self._statuses.keys() - there:
+            self._read_one(uuid)
+        for uuid in there:
+            self._read_one(uuid)
+        return {uuid: found for uuid, (_, found) in self._statuses.items() if found.active}
+
+    def _read_one(self, uuid: str) -> None:
+        """Take down what has become of a guest that runs, or ran."""
+        directory = f"{self.running}/{uuid}"
+        current = self._read_status(directory, self._statuses.pop(uuid, None))
+        if current is None:
+            self._sweep(uuid)
+        if current is not None and not self._supervised(uuid, current[1]):
+            current = self._read_status(directory, None)
+        if current is None:
             self._supervisors.forget(uuid)
-        return found
+        else:
+            self._statuses[uuid] = current
 
     def _read_status(
         self, directory: str, known: tuple[files.Identity, Status] | None

@@ -3,10 +3,12 @@
 from virtd import constants as c
 from virtd import uuids
 from virtd.conf.domain import format_domain
+from virtd.drivers.qemu import stored
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import vcpu_count
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.run import guestcpu
+from virtd.drivers.qemu.stats import facts
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
 from virtd.state import files
@@ -126,8 +128,11 @@ class Lookup(DriverBase):
         state, _ = self.guests.last_state(entry)
         status = entry.status
         if status is None:
-            config = self.config(entry)
-            return state, config.memory or 0, config.current_memory or 0, vcpu_count(config), 0
+            sizes = facts.sizes(self.guests.definitions.path(entry.name))
+            if sizes is None:  # edited by hand
+                config = self.config(entry)
+                sizes = config.memory or 0, config.current_memory or 0, vcpu_count(config)
+            return state, *sizes, 0
         cpu_time = 0 if status.process is None else _cpu_time(status.process.pid)
         return state, status.max_memory, status.memory, status.vcpus, cpu_time
 
@@ -174,6 +179,11 @@ class Lookup(DriverBase):
             if text is not None:
                 return text
         inactive = bool(flags & c.VIR_DOMAIN_XML_INACTIVE) or not entry.active
+        if inactive and entry.persistent and not flags & ~(c.VIR_DOMAIN_XML_INACTIVE | c.VIR_DOMAIN_XML_SECURE):
+            content = files.read(self.guests.definitions.path(entry.name))
+            written = None if content is None else stored.untouched(content)
+            if written is not None and (written[1] or flags & c.VIR_DOMAIN_XML_SECURE):
+                return written[0].decode(errors="surrogateescape")
         config = self.config(entry) if inactive and entry.persistent else self.current(entry)
         # Another host starts the guest from it: without what was chosen here, with what it cannot find out.
         migratable = bool(flags & c.VIR_DOMAIN_XML_MIGRATABLE)

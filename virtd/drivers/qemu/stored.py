@@ -3,7 +3,8 @@
 What virtd wrote itself is complete: every default stands in it, every address is chosen. It is read as it is, since
 filling in defaults a second time need not give the same guest again (libvirt numbers some devices anew at each
 definition). Whether a definition is still what was written, a check sum at its end tells; one that was edited by
-hand is treated like one that a client hands in.
+hand is treated like one that a client hands in. The same line says whether the text is public, free of passwords: then
+it is, as it stands, what clients get to see.
 """
 
 import zlib
@@ -19,7 +20,8 @@ _MARK = b"<!-- virtd "
 def write(config: Config) -> str:
     """The text of a definition, with its check sum."""
     text = format_domain(config, secure=True)
-    return f"{text}{_MARK.decode()}{_sum(text.encode(errors='surrogateescape'))} -->\n"
+    public = " public" if format_domain(config) == text else ""
+    return f"{text}{_MARK.decode()}{_sum(text.encode(errors='surrogateescape'))}{public} -->\n"
 
 
 def read(content: bytes, host: Host, *, live: bool) -> Config:
@@ -33,10 +35,18 @@ def read(content: bytes, host: Host, *, live: bool) -> Config:
     Raises:
         VirtError: what is wrong with it.
     """
-    text, mark, rest = content.rpartition(_MARK)
-    if live or (mark and rest.split(b" ")[0].decode("ascii", "replace") == _sum(text)):
+    if live or untouched(content) is not None:
         return read_domain(content.decode(errors="surrogateescape"), inactive=not live)
     return parse_domain(content.decode(errors="surrogateescape"), host)
+
+
+def untouched(content: bytes) -> tuple[bytes, bool] | None:
+    """The text of a definition as it was written, without the check sum, and whether it is public; None if edited."""
+    text, mark, rest = content.rpartition(_MARK)
+    said = rest.split(b" ")
+    if not mark or said[0].decode("ascii", "replace") != _sum(text):
+        return None
+    return text, said[1] == b"public"
 
 
 def _sum(text: bytes) -> str:

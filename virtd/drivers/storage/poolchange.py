@@ -104,7 +104,7 @@ class PoolChange(StorageBase):
                 return
             with self.generation.commit() as change:
                 if autostart:
-                    self.pools.definitions.link_autostart(entry.name)
+                    self.pools.definitions.link_autostart(entry.name, change)
                 else:
                     change.remove(self.pools.definitions.autostart_path(entry.name), durable=True)
 

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from functools import cache
 from typing import cast
 
 from virtd import constants as c
@@ -29,8 +30,8 @@ from virtd.errors import VirtError
 from virtd.state import files, locks
 
 SECONDS = 20.0
-# Device types may come as modules, which packages add beside the binary.
-_MODULES = ("/usr/lib/*/qemu", "/usr/lib64/qemu", "/usr/lib/qemu")
+# Device types may come as modules, which packages add beside the binary: in a directory of one of these.
+_LIBRARIES = ("/usr/lib/*-linux-*", "/usr/lib64", "/usr/lib")
 
 _known: dict[tuple[str, str], tuple[list[object], Binary]] = {}
 
@@ -80,7 +81,7 @@ def _identity(path: str, accelerator: str) -> list[object]:
             f"QEMU binary {path} is not executable: Permission denied",
             domain=c.VIR_FROM_QEMU,
         )
-    modules = [os.stat(place).st_mtime_ns for pattern in _MODULES for place in glob.glob(pattern)]
+    modules = [there[1] for place in _module_directories() if (there := files.identity(place)) is not None]
     with open("/proc/cpuinfo", "rb") as file:
         # The first processor's: of many, the file takes its time.
         lines = file.read(4096).split(b"\n")
@@ -92,6 +93,12 @@ def _identity(path: str, accelerator: str) -> list[object]:
         processor[:2],
         kvm.identity() if accelerator == "kvm" else [],
     ]
+
+
+@cache
+def _module_directories() -> list[str]:
+    """Where modules of QEMU are, or may come to be."""
+    return [f"{place}/qemu" for pattern in _LIBRARIES for place in glob.glob(pattern)]
 
 
 def _recall(place: str, key: list[object]) -> Binary | None:

@@ -67,7 +67,7 @@ class _Spawn(NamedTuple):
 
 
 def claim(driver: "DriverBase", config: Config) -> Status:
-    """Take a name and a uuid for a guest that is about to be started, and an id.
+    """Take a name and a uuid for a guest that is about to be started, and an id; see Guests.starting().
 
     The guest's lock is held; and, unless the guest is defined, that of the definitions.
     """

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from lxml import etree
 
+from virtd.drivers.qemu import stored
 from virtd.state import files
 
 # How many guests' facts a process keeps.
 _KEPT = 4096
+_SIZES_KEPT = 1 << 15
 # Where the name of an image stands, by the kind of its source.
 _SOURCE_NAMES = ("file", "dev", "dir", "name", "volume", "path")
 
@@ -54,7 +56,29 @@ class Facts(NamedTuple):
     cards: list[CardFacts]
 
 
+Sizes = tuple[int, int, int]  # memory and current memory in KiB, virtual CPUs
+
 _facts: dict[str, tuple[files.Identity, Facts]] = {}
+_sizes: dict[str, tuple[files.Identity, Sizes]] = {}
+
+
+def sizes(path: str) -> Sizes | None:
+    """How large a guest is that does not run, by its definition; None if virtd did not write it as it is."""
+    identity = files.identity(path)
+    known = _sizes.get(path)
+    if known is not None and known[0] == identity:
+        return known[1]
+    content = files.read(path)
+    written = None if content is None else stored.untouched(content)
+    if written is None or identity is None:
+        _sizes.pop(path, None)
+        return None
+    root = etree.fromstring(written[0], etree.XMLParser(resolve_entities=False, no_network=True))
+    if len(_sizes) >= _SIZES_KEPT:
+        _sizes.clear()
+    found = _gather(root, devices=False)
+    _sizes[path] = identity, (found.memory, found.current_memory, found.vcpus)
+    return _sizes[path][1]
 
 
 def read(path: str) -> Facts | None:
@@ -74,7 +98,7 @@ def read(path: str) -> Facts | None:
     return _facts[path][1]
 
 
-def _gather(root: etree._Element) -> Facts:
+def _gather(root: etree._Element, *, devices: bool = True) -> Facts:
     vcpu = root.find("vcpu")
     most = _number(None if vcpu is None else vcpu.text, 1)
     balloon = root.find("devices/memballoon")
@@ -88,8 +112,8 @@ def _gather(root: etree._Element) -> Facts:
         iothreads=_number(root.findtext("iothreads"), 0),
         balloon=None if balloon is None or model == "none" else _alias(balloon) or "balloon0",
         stats_period=_number(None if period is None else period.get("period"), 0),
-        disks=[_disk(element) for element in root.iterfind("devices/disk")],
-        cards=[_card(element) for element in root.iterfind("devices/interface")],
+        disks=[_disk(element) for element in root.iterfind("devices/disk")] if devices else [],
+        cards=[_card(element) for element in root.iterfind("devices/interface")] if devices else [],
     )
 
 
