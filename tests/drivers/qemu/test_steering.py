@@ -237,7 +237,7 @@ def test_merging_of_equal_pages(instance: Instance, tmp_path: Path, monkeypatch:
 
 
 def test_a_host_that_cannot_sleep(instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suspend, "_MANAGED", str(tmp_path / "none"))
+    monkeypatch.setattr(suspend, "MANAGED", str(tmp_path / "none"))
     sleep = instance.driver.node_suspend_for_duration
     for target, name in ((0, "Suspend-to-RAM"), (1, "Suspend-to-Disk"), (2, "Hybrid-Suspend")):
         refused(c.VIR_ERR_ARGUMENT_UNSUPPORTED, f"argument unsupported: {name}", sleep, target, 60, 0)
@@ -251,7 +251,7 @@ def test_a_host_that_sleeps(instance: Instance, tmp_path: Path, monkeypatch: pyt
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\necho '{answer}'\ncase $* in *Can*) ;; *) echo \"$*\" >>{said} ;; esac\n")
         program.chmod(0o755)
-    monkeypatch.setattr(suspend, "_MANAGED", str(tmp_path))
+    monkeypatch.setattr(suspend, "MANAGED", str(tmp_path))
     monkeypatch.setattr(suspend, "_PATH", f"{tmp_path}:/bin")
     monkeypatch.setattr(suspend, "DELAY_SECONDS", 0.0)
     refused(c.VIR_ERR_INVALID_ARG, "invalid argument: Suspend duration is too short",

@@ -10,7 +10,7 @@ import uuid
 from virtd import constants as c
 from virtd.conf import host as model
 from virtd.conf.domain import Domain, basics
-from virtd.drivers.qemu.host import arches, hostfacts, kvm, probe
+from virtd.drivers.qemu.host import arches, hostfacts, kvm, probe, written
 from virtd.drivers.qemu.host.arches import host_arch
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.run import confine
@@ -18,7 +18,6 @@ from virtd.errors import VirtError
 from virtd.state import files
 from virtd.state.paths import Paths
 
-_PLACES = (*confine.PATH.split(":"), "/usr/libexec")
 # What distributions call the emulator of the host's own architecture, beside QEMU's name.
 _OWN_NAMES = ("qemu-kvm", "kvm")
 
@@ -37,6 +36,9 @@ class Capabilities:
         self._configured = user, group
         self._user: tuple[confine.User | None] | None = None
         self._host: Host | None = None
+        self._uuid: str | None = None
+        self._written = written.Written(paths.cache)
+        self._found: tuple[object, list[str]] | None = None
 
     @property
     def user(self) -> confine.User | None:
@@ -99,7 +101,7 @@ class Capabilities:
         targets = [entry.target, *(target for target, runs in arches.RUNS.items() if arch in runs[1:])]
         names = [f"qemu-system-{target}" for target in targets] + list(_OWN_NAMES if own else ())
         for name in names:
-            for place in _PLACES:
+            for place in written.PLACES:
                 if os.access(f"{place}/{name}", os.X_OK):
                     return f"{place}/{name}"
         return None
@@ -131,6 +133,11 @@ class Capabilities:
 
     def host_uuid(self) -> str:
         """The host's own UUID: its firmware's, or one that is made once and kept."""
+        if self._uuid is None:
+            self._uuid = self._find_uuid()
+        return self._uuid
+
+    def _find_uuid(self) -> str:
         for path in ("/sys/class/dmi/id/product_uuid", "/sys/devices/virtual/dmi/id/product_uuid"):
             try:
                 with open(path, encoding="ascii", errors="replace") as file:
@@ -154,13 +161,29 @@ class Capabilities:
         """virConnectGetCapabilities."""
         from virtd.drivers.qemu.host import capsxml  # asked for once in a connection's life, if at all
 
-        return capsxml.write(self)
+        own = self._identity(), self.host_uuid(), *map(written.emulator, self._emulators())
+        return self._written.get(("capabilities",), own, lambda: capsxml.write(self))
 
     def domain_xml(self, emulator: str | None, arch: str | None, machine: str | None, virt_type: str | None) -> str:
         """virConnectGetDomainCapabilities."""
         from virtd.drivers.qemu.host import domaincaps  # as above
 
-        return domaincaps.write(self, emulator, arch, machine, virt_type)
+        asked = emulator, arch, machine, virt_type
+        path = emulator or self.find_emulator(arch or host_arch())
+        own = self._identity(), written.emulator(path)
+        return self._written.get(("domain", *asked), own, lambda: domaincaps.write(self, *asked))
+
+    def _emulators(self) -> list[str]:
+        """The emulators there are; they are looked for again only if something has come or gone where they may be."""
+        where = written.places()
+        if self._found is None or self._found[0] != where:
+            paths = [self.find_emulator(arch.name) for arch in arches.ARCHES]
+            self._found = where, [path for path in dict.fromkeys(paths) if path is not None]
+        return self._found[1]
+
+    def _identity(self) -> str | None:
+        """Who guests run as, as documents depend on it."""
+        return None if self.user is None else self.user.label
 
     def cpu_model_names(self, arch: str) -> list[str]:
         """virConnectGetCPUModelNames: all that libvirt knows for an architecture, whatever the emulator has."""

@@ -24,14 +24,14 @@ TARGETS = {
 SHORTEST = 60  # s: what falls asleep for less may miss its own awakening
 # The caller hears that the host will sleep before it does.
 DELAY_SECONDS = 10.0
-_MANAGED = "/run/systemd/seats"  # there where logind is
+MANAGED = "/run/systemd/seats"  # there where logind is
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 
 
 def can(target: int) -> bool:
     """Whether the host can be put to sleep in a way (VIR_NODE_SUSPEND_TARGET_*)."""
-    if not os.path.isdir(_MANAGED):
+    if not os.path.isdir(MANAGED):
         return False
     try:
         return _logind(f"Can{TARGETS[target][2]}").split() == ["s", '"yes"']
