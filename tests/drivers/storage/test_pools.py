@@ -2,19 +2,20 @@
 
 import os
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.drivers.storage.conftest import Connect
+from tests.drivers.storage.conftest import Connect, Loop
 from virtd import constants as c
 from virtd import deadlines, uuids
+from virtd.conf.storage import POOL_TYPES
 from virtd.drivers.base import Event
 from virtd.drivers.storage import hazard
-from virtd.drivers.storage.backends import DirectoryBackend
+from virtd.drivers.storage.backends import Backend, backend_class
+from virtd.drivers.storage.backends.directory import DirectoryBackend
 from virtd.drivers.storage.driver import StorageDriver
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool
@@ -239,13 +240,19 @@ def test_permissions_of_a_built_directory(driver: StorageDriver, tmp_path: Path)
     assert path.stat().st_mode & 0o777 == 0o750
 
 
-def test_other_types_can_be_defined_only(driver: StorageDriver) -> None:
-    xml = "<pool type='mpath'><name>m</name><target><path>/dev/mapper</path></target></pool>"
-    pool = driver.storage_pool_define_xml(xml, 0)
-    with pytest.raises(VirtError, match="virtd has no code for multipath devices"):
-        driver.storage_pool_create(pool, 0)
-    with pytest.raises(VirtError, match=r"missing backend for pool type 12 \(zfs\)"):
-        driver.storage_pool_define_xml("<pool type='zfs'><name>z</name></pool>", 0)
+def test_a_type_that_is_no_more(driver: StorageDriver) -> None:
+    text = "missing backend for pool type 10 (sheepdog)"
+    xml = "<pool type='sheepdog'><name>s</name><source><host name='h'/><name>n</name></source></pool>"
+    refused(c.VIR_ERR_INTERNAL_ERROR, text, driver.storage_pool_define_xml, xml, 0)
+    refused(c.VIR_ERR_INTERNAL_ERROR, text, driver.connect_find_storage_pool_sources, "sheepdog", None, 0)
+
+
+def test_every_other_type_has_a_back_end(driver: StorageDriver) -> None:
+    document = driver.connect_get_storage_pool_capabilities(0)
+    for kind in POOL_TYPES:
+        assert f"<pool type='{kind}' supported='{'no' if kind == 'sheepdog' else 'yes'}'>" in document
+        if kind != "sheepdog":
+            assert issubclass(backend_class(kind), Backend)
 
 
 def test_finding_sources(driver: StorageDriver) -> None:
@@ -277,24 +284,9 @@ def test_a_server_that_hangs_is_not_touched_in_a_shared_process(
             function(*arguments)
 
 
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[str]:
-    """A block device of 16 MiB; needs root and loop devices."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    path = tmp_path / "device"
-    with path.open("wb") as file:
-        file.truncate(16 << 20)
-    result = subprocess.run(["losetup", "--find", "--show", str(path)], capture_output=True, text=True, check=False)
-    if result.returncode:
-        pytest.skip(f"no loop devices: {result.stderr.strip()}")
-    name = result.stdout.strip()
-    yield name
-    subprocess.run(["losetup", "--detach", name], check=True)
-
-
-def test_file_systems(driver: StorageDriver, device: str, tmp_path: Path) -> None:
+def test_file_systems(driver: StorageDriver, loop: Loop, tmp_path: Path) -> None:
     """Formatted, mounted while active; formatted again only if forced."""
+    device = loop(16)
     path = tmp_path / "mnt"
     xml = (
         f"<pool type='fs'><name>f</name><source><device path='{device}'/><format type='ext4'/></source>"

@@ -33,6 +33,27 @@ class MountOption(Model):
             raise VirtError(INVALID, "no fs mount option name specified", domain=c.VIR_FROM_STORAGE)
 
 
+class CephOption(Model):
+    """An option of Ceph's, for RBD."""
+
+    name = attr("@name")
+    value = attr("@value")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Both must be there, and say something."""
+        text = None
+        if self.name is None:
+            text = "no rbd option name specified"
+        elif not self.name:
+            text = "empty rbd option name specified"
+        elif self.value is None:
+            text = f"no rbd option value specified for name '{self.name}'"
+        elif not self.value:
+            text = f"empty rbd option value specified for name '{self.name}'"
+        if text is not None:
+            raise VirtError(INVALID, text, domain=c.VIR_FROM_STORAGE)
+
+
 class Target(Model):
     """Where a pool's volumes appear."""
 
@@ -45,6 +66,7 @@ class Pool(Model):
 
     type = attr("@type", Choice(POOL_TYPES), required=True)
     fs_namespace = attr("@xmlns:fs", TEXT, default=NAMESPACES["fs"], when=lambda pool, view: bool(pool.mount_options))
+    rbd_namespace = attr("@xmlns:rbd", TEXT, default=NAMESPACES["rbd"], when=lambda pool, view: bool(pool.ceph_options))
     name = attr("name")
     uuid = attr("uuid", UUID, bad=(INVALID, "malformed uuid element"))
     capacity = attr("capacity", FOUND, default=0)
@@ -54,6 +76,7 @@ class Pool(Model):
     source = part("source", Source, keep=True)
     target = sub("target", Target)
     mount_options = subs("fs:mount_opts/fs:option", MountOption)
+    ceph_options = subs("rbd:config_opts/rbd:option", CephOption)
 
     @property
     def traits(self) -> PoolType:
@@ -90,6 +113,8 @@ def parse_pool(xml: str) -> Pool:
         raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
     if pool.type not in ("fs", "netfs"):
         pool.mount_options = []
+    if pool.type != "rbd":
+        pool.ceph_options = []
     if not kind.served:
         text = f"missing backend for pool type {kind.number} ({kind.name})"
         raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_STORAGE)

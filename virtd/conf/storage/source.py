@@ -2,6 +2,7 @@
 
 from virtd import constants as c
 from virtd.conf.secret.reference import SecretReference
+from virtd.conf.storage.basics import POSITION
 from virtd.conf.storage.types import PoolType
 from virtd.conf.xml.model import Element, Model, View, attr, sub, subs
 from virtd.conf.xml.types import INT, UINT0, YES_NO, Choice, Integer
@@ -23,16 +24,28 @@ class Host(Model):
             raise VirtError(INVALID, "missing storage pool host name", domain=c.VIR_FROM_STORAGE)
 
 
+class FreeExtent(Model):
+    """A part of a disk that is in no partition, in bytes; the end is the first one behind it."""
+
+    start = attr("@start", POSITION)
+    end = attr("@end", POSITION)
+
+
 class Device(Model):
-    """A block device, or what stands for one (an iSCSI target)."""
+    """A block device, or what stands for one (an iSCSI target).
+
+    What is free on a disk is told of an active pool; what a client says of it does not count.
+    """
 
     path = attr("@path")
     part_separator = attr("@part_separator", YES_NO)
+    free = subs("freeExtent", FreeExtent)
 
     def loaded(self, el: Element, view: View) -> None:
         """It must have a path."""
         if self.path is None:
             raise VirtError(INVALID, "missing storage pool source device path", domain=c.VIR_FROM_STORAGE)
+        self.free = []
 
 
 class PciAddress(Model):

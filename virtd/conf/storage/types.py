@@ -41,7 +41,7 @@ class PoolType(NamedTuple):
         volumes: the formats of its volumes; empty if they have none.
         default_volume: what an absent format of a volume means.
         target: whether it has a target path.
-        served: whether virtd takes definitions of it. libvirt, too, refuses what it was built without.
+        served: whether there are pools of this type; of one that libvirt had once, only the name is left.
     """
 
     name: str
@@ -54,7 +54,7 @@ class PoolType(NamedTuple):
     volumes: tuple[str, ...] = ()
     default_volume: str | None = None
     target: bool = True
-    served: bool = False
+    served: bool = True
 
 
 def _type(
@@ -69,7 +69,7 @@ def _type(
     default_volume: str | None = None,
     *,
     target: bool = True,
-    served: bool = False,
+    served: bool = True,
 ) -> PoolType:
     return PoolType(
         name,
@@ -92,17 +92,17 @@ _LABELS = "unknown dos dvh gpt mac bsd pc98 sun lvm2"
 POOL_TYPES = {
     kind.name: kind
     for kind in (
-        _type("dir", 0, 6, volumes=_FILE_FORMATS, default_volume="raw", served=True),
-        _type("fs", 1, 7, "device", None, _FILE_SYSTEMS, "auto", _FILE_FORMATS, "raw", served=True),
-        _type("netfs", 2, 8, "host dir", None, "auto nfs glusterfs cifs", "auto", _FILE_FORMATS, "raw", served=True),
-        _type("logical", 3, 9, "name device", "name", "unknown lvm2", "lvm2", served=True),
-        _type("disk", 4, 10, "device", None, _LABELS, "unknown", _DISK_VOLUMES, "none", served=True),
-        _type("iscsi", 5, 11, "host device initiator", "host", served=True),
+        _type("dir", 0, 6, volumes=_FILE_FORMATS, default_volume="raw"),
+        _type("fs", 1, 7, "device", None, _FILE_SYSTEMS, "auto", _FILE_FORMATS, "raw"),
+        _type("netfs", 2, 8, "host dir", None, "auto nfs glusterfs cifs", "auto", _FILE_FORMATS, "raw"),
+        _type("logical", 3, 9, "name device", "name", "unknown lvm2", "lvm2"),
+        _type("disk", 4, 10, "device", None, _LABELS, "unknown", _DISK_VOLUMES, "none"),
+        _type("iscsi", 5, 11, "host device initiator", "host"),
         _type("iscsi-direct", 6, 19, "host device initiator", target=False),
-        _type("scsi", 7, 12, "adapter", served=True),
-        _type("mpath", 8, 13, served=True),
+        _type("scsi", 7, 12, "adapter"),
+        _type("mpath", 8, 13),
         _type("rbd", 9, 14, "host name", None, default_volume="raw", target=False),
-        _type("sheepdog", 10, 15, "host name", None, target=False),
+        _type("sheepdog", 10, 15, "host name", None, target=False, served=False),
         _type("gluster", 11, 16, "host dir name", "host name", "", None, _FILE_FORMATS, "raw", target=False),
         _type("zfs", 12, 17, "name device", "name"),
         _type("vstorage", 13, 18, "name", None, "", None, _FILE_FORMATS, "raw"),

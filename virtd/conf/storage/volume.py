@@ -1,10 +1,10 @@
 """<volume>: the root of the model of a volume, its defaults and rules."""
 
 from virtd import constants as c
-from virtd.conf.storage.basics import BYTES, Permissions
+from virtd.conf.storage.basics import BYTES, POSITION, Permissions
 from virtd.conf.storage.encryption import Encryption
 from virtd.conf.storage.types import BACKING_FORMATS, VOLUME_TYPES, PoolType
-from virtd.conf.xml.model import Element, Model, View, attr, flag, part, sub, write_document
+from virtd.conf.xml.model import Element, Model, View, attr, flag, part, sub, subs, write_document
 from virtd.conf.xml.read import errors_from, read_element, root_element
 from virtd.conf.xml.types import TEXT, Size
 from virtd.errors import VirtError
@@ -90,12 +90,27 @@ class Backing(Model):
             raise VirtError(UNSUPPORTED, f"unknown volume format type {self.format}", domain=c.VIR_FROM_STORAGE)
 
 
+class Extent(Model):
+    """A part of a device, in bytes; the end is the first one behind it."""
+
+    start = attr("@start", POSITION)
+    end = attr("@end", POSITION)
+
+
+class SourceDevice(Model):
+    """A device that a volume lies on, and where on it."""
+
+    path = attr("@path")
+    extents = subs("extent", Extent)
+
+
 class Volume(Model):
     """A volume of a storage pool; sizes in bytes."""
 
     type = attr("@type", TEXT)
     name = attr("name")
     key = attr("key")
+    devices = subs("source/device", SourceDevice)
     capacity = attr("capacity", BYTES, bad=_BAD_SIZE)
     allocation = attr("allocation", BYTES, bad=_BAD_SIZE)
     physical = attr("physical", BYTES, bad=_BAD_SIZE)
@@ -132,6 +147,7 @@ def parse_volume(xml: str, kind: PoolType, *, sizes_optional: bool = False) -> V
     _set_format(volume, kind)
     # Both are where the pool puts it, whatever the client says.
     volume.key = volume.target.path = volume.physical = None
+    volume.devices = []
     return volume
 
 

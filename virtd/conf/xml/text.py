@@ -15,6 +15,7 @@ NAMESPACES = {
     "qemu": "http://libvirt.org/schemas/domain/qemu/1.0",
     "dnsmasq": "http://libvirt.org/schemas/network/dnsmasq/1.0",
     "fs": "http://libvirt.org/schemas/storagepool/fs/1.0",
+    "rbd": "http://libvirt.org/schemas/storagepool/rbd/1.0",
 }
 """The namespaces that libvirt's documents know, by the prefix they are written with."""
 _SPECIAL = re.compile("[<>&'\"\x00-\x08\x0b\x0c\x0e-\x1f]")

@@ -26,12 +26,14 @@ class Facts:
         type: 'file', 'block', 'dir'.
         capacity, allocation, physical: bytes.
         image: what its header says; None for a directory.
-        found: what stat() says of it.
+        found: what stat() says of it; of what is no file, see told(), that of the root.
+        volume: the description, where another one than look() made it.
     """
 
-    __slots__ = ("allocation", "capacity", "found", "image", "physical", "type")
+    __slots__ = ("allocation", "capacity", "found", "image", "physical", "type", "volume")
 
     def __init__(self, kind: str, found: os.stat_result, size: int, image: probe.Image | None) -> None:
+        self.volume: Volume | None = None
         self.type = kind
         self.found = found
         self.image = image
@@ -98,8 +100,37 @@ def look(path: str) -> Facts | None:
         raise failure from None
 
 
+def told(volume: Volume) -> Facts:
+    """A volume that is no file of a directory, as its pool's back end describes it. Its content is raw."""
+    kind = volume.type or "block"
+    facts = Facts(kind, os.stat("/"), volume.physical or 0, None if kind == "dir" else probe.RAW)
+    facts.volume = volume
+    facts.capacity, facts.allocation = volume.capacity or 0, volume.allocation or 0
+    return facts
+
+
+def complete(volume: Volume) -> Volume:
+    """Add to a volume that is a device what the device itself tells, if it is there."""
+    hazard.avoid(volume.path)
+    try:
+        descriptor = os.open(volume.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return volume  # one that is switched off, or has no medium
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISBLK(found.st_mode):
+            volume.physical = os.lseek(descriptor, 0, os.SEEK_END)
+            volume.target.permissions = permissions(volume.path, found)
+            volume.target.timestamps = _timestamps(found)
+    finally:
+        os.close(descriptor)
+    return volume
+
+
 def describe(name: str, path: str, facts: Facts) -> Volume:
     """A volume as its XML shows it."""
+    if facts.volume is not None:
+        return facts.volume
     image = facts.image
     volume = Volume(type=facts.type, name=name, key=path, capacity=facts.capacity, allocation=facts.allocation)
     volume.physical = facts.physical or None

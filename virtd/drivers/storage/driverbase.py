@@ -1,20 +1,21 @@
 """What all parts of the storage driver stand on: the instance's pools, and the look-up of pools and volumes."""
 
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from virtd import constants as c
-from virtd import deadlines, uuids
-from virtd.conf.storage import Pool
+from virtd import uuids
+from virtd.conf.storage import Pool, Volume
 from virtd.drivers.base import Context, Event
 from virtd.drivers.service import Service
-from virtd.drivers.storage import describe, hazard, jobs
+from virtd.drivers.storage import describe, jobs
+from virtd.drivers.storage.backends import Backend
+from virtd.drivers.storage.backends.directory import DirectoryBackend
 from virtd.drivers.storage.describe import Facts
 from virtd.drivers.storage.pools import Entry, Pools
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool, StorageVol
-from virtd.state import files, journal
+from virtd.state import journal
 from virtd.state.commit import Change
 
 # In the order of VIR_STORAGE_POOL_EVENT_ID_*: the index is the event's id.
@@ -23,16 +24,24 @@ _EVENT_IDS = {name: number for number, (name, _) in enumerate(_EVENTS)}
 
 
 class Located(NamedTuple):
-    """A volume: the pool it is in, and where it lies."""
+    """A volume: the pool it is in, and where it lies.
+
+    Attributes:
+        entry: the pool.
+        name: the volume's name.
+        path: where it lies: a file, a device, or what a server calls it.
+        key: what it is called for ever; a file has its path for that.
+    """
 
     entry: Entry
     name: str
     path: str
+    key: str | None = None
 
     @property
     def reference(self) -> StorageVol:
         """The volume as it goes over the wire."""
-        return StorageVol(self.entry.name, self.name, self.path)
+        return StorageVol(self.entry.name, self.name, self.key or self.path)
 
 
 class StorageBase(Service):
@@ -68,28 +77,21 @@ class StorageBase(Service):
 
     # Volumes
 
-    def names(self, config: Pool) -> list[str]:
-        """The names of a pool's volumes, sorted.
+    def listed(self, entry: Entry, config: Pool) -> list[Located]:
+        """The volumes of an active pool, in the order of their names."""
+        kind = self.pools.backend(config)
+        if isinstance(kind, DirectoryBackend):
+            return [self.place(entry, config, name) for name in kind.names()]
+        return [_located(entry, volume) for volume in self.volumes(entry, kind)]
 
-        Raises:
-            VirtError: VIR_ERR_SYSTEM_ERROR.
-        """
-        hazard.avoid(config.path)
-        names = []
-        try:
-            with os.scandir(config.path) as found:
-                for one in found:
-                    # libvirt's names are lines of text.
-                    if "\n" not in one.name and not jobs.hidden(one.name) and describe.usable(one):
-                        names.append(one.name)
-                    if not len(names) % 1000 and not deadlines.remaining(1):
-                        raise deadlines.DeadlineExceeded(f"the list of the volumes in '{config.path}' is long")
-        except OSError as error:
-            raise files.os_error(error, f"cannot open directory '{config.path}'") from None
-        return sorted(names)
+    def volumes(self, entry: Entry, kind: Backend) -> list[Volume]:
+        """The volumes of an active pool of another type than those that hold files."""
+        unfinished = set(self.pools.jobs.unfinished(entry.uuid))
+        found = [volume for volume in kind.volumes() if volume.name not in unfinished]
+        return sorted(found, key=lambda volume: volume.name or "")
 
     def locate(self, volume: StorageVol) -> Located:
-        """Where the volume lies that a client means; whether it is there is not looked at.
+        """Where the volume lies that a client means; whether it is there is not looked at, if it is a file.
 
         Raises:
             VirtError: VIR_ERR_NO_STORAGE_POOL, VIR_ERR_OPERATION_INVALID, VIR_ERR_NO_STORAGE_VOL.
@@ -101,8 +103,11 @@ class StorageBase(Service):
         """Where a pool's volume of some name lies.
 
         Raises:
-            VirtError: VIR_ERR_NO_STORAGE_VOL, no volume can have that name.
+            VirtError: VIR_ERR_NO_STORAGE_VOL, no volume can have that name; or none has, if it would be no file.
         """
+        kind = self.pools.backend(config)
+        if not kind.holds_files:
+            return _located(entry, self._elsewhere(entry, kind, name))
         if not name or "/" in name or name in (".", "..") or jobs.hidden(name):
             raise no_volume(name)
         return Located(entry, name, f"{config.path.rstrip('/')}/{name}")
@@ -113,11 +118,23 @@ class StorageBase(Service):
         Raises:
             VirtError: VIR_ERR_NO_STORAGE_VOL, it is not there.
         """
-        located = self.locate(volume)
+        entry, config = self.opened(self.pools.find_name(volume.pool))
+        kind = self.pools.backend(config)
+        if not kind.holds_files:
+            found = self._elsewhere(entry, kind, volume.name)
+            return _located(entry, found), describe.told(found)
+        located = self.place(entry, config, volume.name)
         facts = describe.look(located.path)
         if facts is None:
             raise no_volume(located.name)
         return located, facts
+
+    def _elsewhere(self, entry: Entry, kind: Backend, name: str) -> Volume:
+        """A volume that is no file."""
+        found = kind.volume(name)
+        if found is None or name in self.pools.jobs.unfinished(entry.uuid):
+            raise no_volume(name)
+        return found
 
     # Events
 
@@ -148,6 +165,10 @@ class StorageBase(Service):
         """Tell that what a pool holds has changed."""
         with self.generation.commit() as change:
             self.tell(change, entry.name, entry.uuid, "refresh")
+
+
+def _located(entry: Entry, volume: Volume) -> Located:
+    return Located(entry, volume.name or "", volume.path, volume.key)
 
 
 def no_volume(name: str) -> VirtError:

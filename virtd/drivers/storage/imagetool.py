@@ -165,6 +165,41 @@ def convert(
     set_owner(volume, path)
 
 
+def copy_to_device(source: str, facts: Facts, key: Key | None, device: str, lock: VolumeLock) -> None:
+    """Copy what an image holds to a device, which is large enough.
+
+    Args:
+        source: the image.
+        facts: what it is.
+        key: its passphrase, if it is encrypted.
+        device: where to.
+        lock: of the new volume, which qemu-img keeps while it runs.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR with qemu-img's words.
+    """
+    # What a device holds already counts for nothing: zeros have to be written as well.
+    command = ["convert", "-n", "-O", "raw", *(key.options if key else []), *_source(source, facts, key), device]
+    _run(command, _kept(key, lock), {})
+
+
+def encrypt_device(volume: Volume, key: Key, lock: VolumeLock) -> None:
+    """Make an encrypted image of a device, as large as fits on it.
+
+    Args:
+        volume: the device, and how it is to be encrypted.
+        key: the passphrase.
+        lock: of the volume, which qemu-img keeps while it runs.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR with qemu-img's words.
+    """
+    with _opened(volume.path, os.O_RDONLY) as descriptor:
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+    options = ",".join(_options(volume, key, metadata=False))
+    _run(["create", *key.options, "-f", "luks", "-o", options, volume.path, str(size)], _kept(key, lock), {})
+
+
 def reflink(source: str, volume: Volume, path: str) -> None:
     """Make a raw image that shares the blocks of another one.
 

@@ -106,6 +106,57 @@ class Jobs:
             _remove(temporary)
             files.remove(record)
 
+    @contextmanager
+    def making_elsewhere(self, uuid: str, name: str, lock: "VolumeLock") -> Iterator[None]:
+        """Make a new volume that is no file: the block makes it, and it counts as unfinished until the end.
+
+        Args:
+            uuid: the pool's.
+            name: of the volume to be.
+            lock: of the volume, which is held.
+        """
+        record = self._elsewhere(uuid, name)
+        content = json.dumps({"pool": uuid, "volume": name, "lock": lock.path})
+        files.replace(record, content.encode(), durable=False)
+        yield
+        # Not if the block fails: what it left is removed by the next one who changes the pool.
+        files.remove(record)
+
+    def forget(self, uuid: str, name: str) -> None:
+        """There is no unfinished volume of that name: it could not even be begun."""
+        files.remove(self._elsewhere(uuid, name))
+
+    def unfinished(self, uuid: str) -> list[str]:
+        """The names of a pool's volumes that are no files and are being made, or were when their maker died."""
+        found = []
+        for file in os.listdir(self._directory):
+            if file.endswith(".new") and file[0] != ".":
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    note = json.loads(files.read(f"{self._directory}/{file}") or b"null")
+                    if note["pool"] == uuid:
+                        found.append(str(note["volume"]))
+        return found
+
+    @contextmanager
+    def orphan(self, uuid: str, name: str) -> Iterator[bool]:
+        """Whether the maker of an unfinished volume has died; after the block there is no record of it any more."""
+        record = self._elsewhere(uuid, name)
+        try:
+            path = str(json.loads(files.read(record) or b"null")["lock"])
+        except (ValueError, KeyError, TypeError):
+            yield False
+            return
+        lock = locks.attempt(path, "the clean-up after a volume that was not finished")
+        if lock is None:
+            yield False
+            return
+        with VolumeLock(lock):
+            yield True
+            files.remove(record)
+
+    def _elsewhere(self, uuid: str, name: str) -> str:
+        return self._path(f"{uuid}/{name}", "new")
+
     def sweep(self, uuid: str) -> None:
         """Remove what processes left of a pool's volumes that died while they made them; the pool's lock is held."""
         for name in os.listdir(self._directory):

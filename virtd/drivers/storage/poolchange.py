@@ -11,7 +11,7 @@ from virtd import constants as c
 from virtd.conf.storage import Pool, format_pool, parse_pool
 from virtd.conf.xml import schema
 from virtd.conf.xml.document import parse_document
-from virtd.drivers.storage.backends import backend, conflict
+from virtd.drivers.storage.backends.conflict import conflict
 from virtd.drivers.storage.driverbase import StorageBase
 from virtd.drivers.storage.pools import Entry
 from virtd.errors import VirtError, unsupported_flags
@@ -127,7 +127,7 @@ class PoolChange(StorageBase):
             entry = self.pools.find(pool)
             if entry.active:
                 raise VirtError(c.VIR_ERR_OPERATION_INVALID, f"storage pool '{entry.name}' is already active")
-            backend(self.pools.config(entry)).build(flags)
+            self.pools.backend(self.pools.config(entry)).build(flags)
             with self.generation.commit() as change:
                 self.tell(change, entry.name, entry.uuid, "lifecycle", c.VIR_STORAGE_POOL_EVENT_CREATED, 0)
 
@@ -136,7 +136,7 @@ class PoolChange(StorageBase):
         entry = self.pools.find(pool)
         with self.pools.changing(entry, "virStoragePoolDestroy"):
             entry, config = self.active(pool)
-            backend(config).stop()
+            self.pools.backend(config).stop()
             with self.generation.commit() as change:
                 change.remove(self.pools.active_path(entry.uuid))
                 self.tell(change, entry.name, entry.uuid, "lifecycle", c.VIR_STORAGE_POOL_EVENT_STOPPED, 0)
@@ -148,7 +148,7 @@ class PoolChange(StorageBase):
             entry = self.pools.find(pool)
             if entry.active:
                 raise VirtError(c.VIR_ERR_OPERATION_INVALID, f"storage pool '{entry.name}' is still active")
-            backend(self.pools.config(entry)).delete(flags)
+            self.pools.backend(self.pools.config(entry)).delete(flags)
             with self.generation.commit() as change:
                 self.tell(change, entry.name, entry.uuid, "lifecycle", c.VIR_STORAGE_POOL_EVENT_DELETED, 0)
 
@@ -158,14 +158,14 @@ class PoolChange(StorageBase):
         entry = self.pools.find(pool)
         with self.pools.changing(entry, "virStoragePoolRefresh"):
             entry, config = self.active(pool)
-            self.names(config)
+            self.pools.backend(config).refresh()
             self.refreshed(entry)
 
     # Helpers
 
     def _start(self, entry: Entry, config: Pool, flags: int) -> None:
         """Make a pool active; its lock is held."""
-        kind = backend(config)
+        kind = self.pools.backend(config)
         if flags & _CREATE_BUILD:
             build = 0
             if flags & c.VIR_STORAGE_POOL_CREATE_WITH_BUILD_OVERWRITE:
@@ -175,7 +175,10 @@ class PoolChange(StorageBase):
             kind.build(build)
         kind.start()
         try:
-            self.pools.jobs.sweep_directory(config.path)
+            if kind.holds_files:
+                self.pools.jobs.sweep_directory(config.path)
+            else:
+                kind.refresh()
             content = format_pool(config).encode(errors="surrogateescape")
             pending = files.prepare(self.pools.active_path(entry.uuid), content, durable=False)
             with self.generation.commit() as change:

@@ -1,21 +1,16 @@
 """Finding pools, and what is known of them: lists, look-ups, state, XML, capabilities."""
 
-import os
-
 from virtd import constants as c
 from virtd import uuids
-from virtd.conf.storage import POOL_TYPES, Pool, format_pool, parse_source
+from virtd.conf.storage import POOL_TYPES, format_pool, parse_source
 from virtd.conf.storage.basics import clean_path
 from virtd.conf.storage.capabilities import format_capabilities
-from virtd.conf.storage.pool import Target, format_sources
-from virtd.conf.storage.source import Host, Source
-from virtd.drivers.storage import describe, hazard, programs
-from virtd.drivers.storage.backends import BACKENDS
+from virtd.conf.storage.pool import format_sources
+from virtd.drivers.storage.backends import BACKENDS, backend_class
 from virtd.drivers.storage.driverbase import StorageBase
 from virtd.drivers.storage.pools import Entry
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import StoragePool, StorageVol
-from virtd.state import files
 
 # virConnectListAllStoragePools: pairs of flags, of which a pool must meet one in each pair that is asked for at all.
 _LIST_PAIRS = (
@@ -106,7 +101,7 @@ class PoolQuery(StorageBase):
         entry = self.pools.find(pool)
         if not entry.active:
             return c.VIR_STORAGE_POOL_INACTIVE, 0, 0, 0
-        return c.VIR_STORAGE_POOL_RUNNING, *self.sizes(self.pools.config(entry))
+        return c.VIR_STORAGE_POOL_RUNNING, *self.pools.backend(self.pools.config(entry)).sizes()
 
     def storage_pool_get_xml_desc(self, pool: StoragePool, flags: int) -> str:
         """virStoragePoolGetXMLDesc."""
@@ -117,27 +112,10 @@ class PoolQuery(StorageBase):
         if not entry.active or (inactive and entry.persistent and config != self.pools.config(entry)):
             return format_pool(config)
         config = config.copy()
-        config.capacity, config.allocation, config.available = self.sizes(config)
-        config.target = config.target or Target()
-        try:
-            config.target.permissions = describe.permissions(config.path, os.stat(config.path))
-        except OSError as error:
-            raise files.os_error(error, f"cannot stat path '{config.path}'") from None
+        kind = self.pools.backend(config)
+        config.capacity, config.allocation, config.available = kind.sizes()
+        kind.show(config)
         return format_pool(config)
-
-    def sizes(self, config: Pool) -> tuple[int, int, int]:
-        """How large an active pool is: capacity, allocation and what is available, in bytes.
-
-        Raises:
-            VirtError: VIR_ERR_SYSTEM_ERROR.
-        """
-        hazard.avoid(config.path)
-        try:
-            found = os.statvfs(config.path)
-        except OSError as error:
-            raise files.os_error(error, f"cannot statvfs path '{config.path}'") from None
-        capacity, available = found.f_blocks * found.f_frsize, found.f_bfree * found.f_frsize
-        return capacity, capacity - available, available
 
     # Of the host
 
@@ -154,32 +132,12 @@ class PoolQuery(StorageBase):
         )
 
     def connect_find_storage_pool_sources(self, kind: str, spec: str | None, flags: int) -> str:
-        """virConnectFindStoragePoolSources: the directories that a server exports, for pools of type netfs."""
+        """virConnectFindStoragePoolSources."""
         rules = POOL_TYPES.get(kind)
         if rules is None:
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"unknown storage pool type {kind}")
         if not rules.served:
             text = f"missing backend for pool type {rules.number} ({kind})"
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text)
-        if kind != "netfs":
-            raise VirtError(c.VIR_ERR_NO_SUPPORT, f"pool type '{kind}' does not support source discovery")
-        unsupported_flags(flags, 0, "virStorageBackendFileSystemNetFindPoolSources")
-        if spec is None:
-            raise VirtError(c.VIR_ERR_INVALID_ARG, "hostname must be specified for netfs sources")
-        source = parse_source(spec)
-        if len(source.hosts) != 1:
-            raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, "Expected exactly 1 host for the storage pool")
-        return _exports(source.hosts[0].name or "")
-
-
-def _exports(host: str) -> str:
-    """What an NFS server exports, as a <sources> document."""
-    output = programs.run("showmount", ["--no-headers", "--exports", "--", host])
-    found = []
-    for line in output.splitlines():
-        path = line.partition(" ")[0]
-        if path.startswith("/"):
-            found.append(Source(hosts=[Host(name=host)], dir=clean_path(path), format="nfs"))
-    if not found:
-        raise VirtError(c.VIR_ERR_OPERATION_FAILED, f"no storage pools were found on host '{host}'")
-    return format_sources(found)
+        source = None if spec is None else parse_source(spec)
+        return format_sources(backend_class(kind).find_sources(kind, source, self.pools.surroundings, flags))

@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 from virtd import constants as c
 from virtd import uuids
+from virtd.conf.secret import SecretReference
 from virtd.conf.storage import Pool, format_pool, parse_pool
+from virtd.drivers.secret.store import Secrets
+from virtd.drivers.storage.backends import Backend, Surroundings, backend
 from virtd.drivers.storage.jobs import Jobs
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool
@@ -56,6 +59,7 @@ class Pools:
     """
 
     def __init__(self, paths: Paths, generation: Generation) -> None:
+        self.paths = paths
         self.generation = generation
         self.definitions = DefinitionDirectory(f"{paths.config}/storage")
         self.runtime = f"{paths.runtime}/storage"
@@ -67,6 +71,7 @@ class Pools:
         self._view: View | None = None
         self._generation: int | None = None
         self._parsed: dict[str, tuple[files.Identity, Pool]] = {}
+        self.surroundings = Surroundings(f"{self.runtime}/mounts", self.secret)
 
     def view(self) -> View:
         """All pools as they are now."""
@@ -123,6 +128,22 @@ class Pools:
             raise VirtError(c.VIR_ERR_NO_STORAGE_POOL, text, domain=c.VIR_FROM_STORAGE)
         return config
 
+    def backend(self, config: Pool) -> Backend:
+        """What the type of a pool does with it."""
+        return backend(config, self.surroundings)
+
+    def secret(self, reference: SecretReference, usage: int) -> bytes:
+        """The value of the secret that a definition names.
+
+        Args:
+            reference: how it is named.
+            usage: VIR_SECRET_USAGE_TYPE_*.
+
+        Raises:
+            VirtError: VIR_ERR_NO_SECRET.
+        """
+        return Secrets(self.paths, self.generation).resolve(reference, usage)
+
     @contextmanager
     def defining(self, call: str) -> Iterator[None]:
         """Keep all others from changing which pools there are.
@@ -142,7 +163,20 @@ class Pools:
         """
         with locks.held(self._lock_path(entry.uuid), call, what=f"lock of storage pool '{entry.name}'"):
             self.jobs.sweep(entry.uuid)
+            for name in self.jobs.unfinished(entry.uuid):
+                self._abandon(entry, name)
             yield
+
+    def _abandon(self, entry: Entry, name: str) -> None:
+        """Remove a volume that is no file and was not finished, if its maker has died and the pool is active."""
+        with self.jobs.orphan(entry.uuid, name) as orphaned:
+            # The entry may be older than the lock of its pool.
+            current = self.view().by_uuid.get(entry.uuid)
+            if orphaned and current is not None and current.active:
+                kind = self.backend(self.config(current))
+                volume = next((one for one in kind.volumes() if one.name == name), None)
+                if volume is not None:
+                    kind.remove(volume, 0)
 
     @contextmanager
     def announced(self, entry: Entry, config: Pool) -> Iterator[None]:

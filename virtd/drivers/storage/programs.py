@@ -3,6 +3,7 @@
 A program holds the locks it is given for as long as it runs, even if its caller is killed; and it is killed with it.
 """
 
+import math
 import os
 import shutil
 import signal
@@ -10,13 +11,16 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from virtd import constants as c
+from virtd import deadlines
 from virtd.deadlines import DeadlineExceeded
 from virtd.errors import VirtError
 from virtd.state import files
 
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_OUTPUT_MAX = 1 << 20  # bytes of output that are kept
+_OUTPUT_MAX = 1 << 24  # bytes of output that are kept
+# Below this bound a call is only being tried, in a process that serves others, and is done again in one of its own.
+_TRIAL = 1.0  # seconds
 _ERROR_MAX = 4096  # characters of error output that are shown
 
 
@@ -46,6 +50,7 @@ def run(
     shown: Mapping[str, str] | None = None,
     accept: Sequence[int] = (0,),
     seconds: float | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> str:
     """Run a program to its end; returns its standard output.
 
@@ -55,36 +60,45 @@ def run(
         keep: descriptors that it gets: locks, secrets.
         shown: replacements in messages (a temporary name by the real one).
         accept: exit statuses that are no errors.
-        seconds: how long it may take; as long as it needs if not given.
+        seconds: how long it may take; as long as it needs, or as the call may, if not given.
+        environment: variables that it gets besides ours.
 
     Raises:
         VirtError: VIR_ERR_INTERNAL_ERROR with the program's own words.
         DeadlineExceeded: it took too long and was killed.
     """
     command = [find(program), *arguments]
+    bound = deadlines.remaining(math.inf if seconds is None else seconds)
+    if bound < _TRIAL:
+        raise DeadlineExceeded(f"'{program}' takes a process of its own")
     try:
         result = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             pass_fds=keep,
-            env={**os.environ, "LC_ALL": "C"},
+            env={**os.environ, **(environment or {}), "LC_ALL": "C"},
             preexec_fn=_die_with(os.getpid()),
             check=False,
-            timeout=seconds,
+            timeout=None if bound == math.inf else bound,
         )
     except subprocess.TimeoutExpired:
-        raise DeadlineExceeded(f"'{' '.join(command)}' did not end in {seconds:.0f} s") from None
+        text = f"'{' '.join(command)}' did not end in {bound:.0f} s"
+        raise DeadlineExceeded(_replaced(text, shown)) from None
     except OSError as error:
         raise files.os_error(error, f"cannot execute '{command[0]}'") from None
     if result.returncode not in accept:
         how = "unexpected exit status" if result.returncode > 0 else "unexpected fatal signal"
         errors = result.stderr.decode(errors="replace")[:_ERROR_MAX]
         text = f"Child process ({' '.join(command)}) {how} {abs(result.returncode)}: {errors}"
-        for old, new in (shown or {}).items():
-            text = text.replace(old, new)
-        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_NONE)
+        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, _replaced(text, shown), domain=c.VIR_FROM_NONE)
     return result.stdout[:_OUTPUT_MAX].decode(errors="surrogateescape")
+
+
+def _replaced(text: str, shown: Mapping[str, str] | None) -> str:
+    for old, new in (shown or {}).items():
+        text = text.replace(old, new)
+    return text
 
 
 def _die_with(parent: int) -> "_Preparation":

@@ -32,7 +32,7 @@ class Transfer(StorageBase):
     def storage_vol_download(self, volume: StorageVol, offset: int, length: int, flags: int) -> Reply:
         """virStorageVolDownload."""
         unsupported_flags(flags, c.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM, "storageVolDownload")
-        located = self._content(volume)
+        located = self._content(volume, "download")
         descriptor = _open(located.path, os.O_RDONLY)
 
         def work(writer: int, sparse: bool) -> None:
@@ -47,7 +47,7 @@ class Transfer(StorageBase):
     def storage_vol_upload(self, volume: StorageVol, offset: int, length: int, flags: int) -> Reply:
         """virStorageVolUpload."""
         unsupported_flags(flags, c.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM, "storageVolUpload")
-        located = self._content(volume)
+        located = self._content(volume, "upload")
         lock = self.pools.jobs.volume(located.path, "virStorageVolUpload")
         try:
             descriptor = _open(located.path, os.O_RDWR)
@@ -66,9 +66,10 @@ class Transfer(StorageBase):
 
         return Reply(stream=_stream(work, "write"))
 
-    def _content(self, volume: StorageVol) -> Located:
+    def _content(self, volume: StorageVol, direction: str) -> Located:
         """A volume that has content of its own."""
         located, facts = self.look(volume)
+        self.pools.backend(self.pools.config(located.entry)).check_transfer(direction)
         if facts.type == "dir":
             raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, f"volume '{located.name}' is a directory")
         return located

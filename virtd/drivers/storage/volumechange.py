@@ -15,8 +15,10 @@ from virtd.conf.xml import schema
 from virtd.conf.xml.document import parse_document
 from virtd.drivers.secret.store import Secrets
 from virtd.drivers.storage import describe, imagetool, jobs, wipe
+from virtd.drivers.storage.backends import Backend
 from virtd.drivers.storage.describe import Facts
-from virtd.drivers.storage.driverbase import Located, StorageBase, no_volume
+from virtd.drivers.storage.driverbase import Located, no_volume
+from virtd.drivers.storage.elsewhere import VolumesElsewhere
 from virtd.drivers.storage.jobs import VolumeLock
 from virtd.drivers.storage.pools import Entry
 from virtd.errors import VirtError, unsupported_flags
@@ -27,7 +29,7 @@ _RESIZE_FLAGS = c.VIR_STORAGE_VOL_RESIZE_ALLOCATE | c.VIR_STORAGE_VOL_RESIZE_DEL
 _METADATA = c.VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA
 
 
-class VolumeChange(StorageBase):
+class VolumeChange(VolumesElsewhere):
     """What can be done with volumes."""
 
     # Making
@@ -38,6 +40,14 @@ class VolumeChange(StorageBase):
         entry, config = self.active(pool)
         _validate(xml, flags)
         volume = parse_volume(xml, config.traits)
+        kind = self.pools.backend(config)
+        if not kind.holds_files:
+            with ExitStack() as stack:
+                key = self._key(stack, volume)
+                fill = None if key is None else self.encrypt(volume, key)
+                located = Located(entry, volume.name or "", "")
+                call = "virStorageVolCreateXML"
+                return self.make_elsewhere(entry, kind, volume, flags, call, _exists(located), fill)
         located = self._new(entry, config, volume)
         with ExitStack() as stack:
             lock = stack.enter_context(self._claimed(located, "virStorageVolCreateXML", _exists(located)))
@@ -56,9 +66,16 @@ class VolumeChange(StorageBase):
         _validate(xml, flags)
         source, facts = self.look(original)
         volume = parse_volume(xml, config.traits, sizes_optional=True)
-        located = self._new(entry, config, volume)
         # Whatever is asked for, nothing of the original is left out.
         volume.capacity = max(volume.capacity or 0, facts.capacity)
+        kind = self.pools.backend(config)
+        if not kind.holds_files:
+            self._check_copy(volume, facts, flags)
+            with ExitStack() as stack:
+                key = self._key_of(stack, source, facts)
+                exists = _in_use(Located(entry, volume.name or "", ""))
+                return self.copy_elsewhere(entry, kind, volume, source, facts, flags, exists, key)
+        located = self._new(entry, config, volume)
         with ExitStack() as stack:
             lock = stack.enter_context(self._claimed(located, "virStorageVolCreateXMLFrom", _in_use(located)))
             # Nobody may be changing the original; that somebody else copies it, too, is all right.
@@ -127,7 +144,7 @@ class VolumeChange(StorageBase):
     @staticmethod
     def _check_copy(volume: Volume, facts: Facts, flags: int) -> None:
         """Refuse a copy that cannot be made as it is asked for."""
-        kind = volume.target.format
+        kind = volume.target.format or "raw"
         if facts.image is None or kind == "dir":
             text = "cannot copy from or to a directory volume"
             raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
@@ -165,7 +182,10 @@ class VolumeChange(StorageBase):
 
     def storage_vol_delete(self, volume: StorageVol, flags: int) -> None:
         """virStorageVolDelete."""
-        located = self.locate(volume)
+        located, kind, found = self._found(volume)
+        if found is not None:
+            self.remove_elsewhere(located, kind, found, flags)
+            return
         unsupported_flags(flags, 0, "virStorageBackendVolDeleteLocal")
         with self._working(located, "virStorageVolDelete"):
             try:
@@ -184,7 +204,10 @@ class VolumeChange(StorageBase):
     def storage_vol_resize(self, volume: StorageVol, capacity: int, flags: int) -> None:
         """virStorageVolResize."""
         unsupported_flags(flags, _RESIZE_FLAGS, "storageVolResize")
-        located = self.locate(volume)
+        located, kind, found = self._found(volume)
+        if found is not None:
+            self.resize_elsewhere(located, kind, found, capacity, flags)
+            return
         with self._working(located, "virStorageVolResize") as lock:
             _, facts = self.look(volume)
             target = self._new_capacity(located, facts, capacity, flags)
@@ -231,10 +254,22 @@ class VolumeChange(StorageBase):
         unsupported_flags(flags, 0, "storageVolWipePattern")
         if not 0 <= algorithm <= c.VIR_STORAGE_VOL_WIPE_ALG_TRIM:
             raise VirtError(c.VIR_ERR_INVALID_ARG, f"wiping algorithm {algorithm} not supported")
-        located = self.locate(volume)
+        located, kind, found = self._found(volume)
         with self._working(located, "virStorageVolWipePattern") as lock:
+            if found is not None:
+                kind.wipe(found, algorithm, lock)
+                return
             self.look(volume)
             wipe.wipe(located.path, algorithm, lock)
+
+    def _found(self, volume: StorageVol) -> tuple[Located, Backend, Volume | None]:
+        """Where the volume lies that a client means, its pool's back end, and what it is, if it is no file."""
+        entry, config = self.opened(self.pools.find_name(volume.pool))
+        kind = self.pools.backend(config)
+        if kind.holds_files:
+            return self.place(entry, config, volume.name), kind, None
+        located, facts = self.look(volume)
+        return located, kind, facts.volume
 
     def _working(self, located: Located, call: str) -> VolumeLock:
         """Work on a volume that is there, alone."""

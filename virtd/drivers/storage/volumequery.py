@@ -3,11 +3,14 @@
 import os
 
 from virtd import constants as c
+from virtd import deadlines
 from virtd.conf.storage import format_volume
 from virtd.conf.storage.basics import clean_path
 from virtd.conf.storage.types import VOLUME_TYPES
 from virtd.drivers.storage import describe
+from virtd.drivers.storage.backends import Backend
 from virtd.drivers.storage.driverbase import StorageBase, no_volume
+from virtd.drivers.storage.pools import Entry
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import StoragePool, StorageVol
 
@@ -19,39 +22,36 @@ class VolumeQuery(StorageBase):
 
     def storage_pool_num_of_volumes(self, pool: StoragePool) -> int:
         """virStoragePoolNumOfVolumes."""
-        _, config = self.active(pool)
-        return len(self.names(config))
+        return len(self.listed(*self.active(pool)))
 
     def storage_pool_list_volumes(self, pool: StoragePool, most: int) -> list[str]:
         """virStoragePoolListVolumes: names."""
-        _, config = self.active(pool)
-        return self.names(config)[: max(0, most)]
+        return [located.name for located in self.listed(*self.active(pool))][: max(0, most)]
 
     def storage_pool_list_all_volumes(
         self, pool: StoragePool, need_results: int, flags: int
     ) -> tuple[list[StorageVol], int]:
         """virStoragePoolListAllVolumes."""
         unsupported_flags(flags, 0, "storagePoolListAllVolumes")
-        entry, config = self.active(pool)
-        names = self.names(config)
+        found = self.listed(*self.active(pool))
         if not need_results:
-            return [], len(names)
-        if len(names) > _LIST_MAX:
-            text = f"Too many storage_vols '{len(names)}' for limit '{_LIST_MAX}'"
+            return [], len(found)
+        if len(found) > _LIST_MAX:
+            text = f"Too many storage_vols '{len(found)}' for limit '{_LIST_MAX}'"
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_RPC)
-        return [self.place(entry, config, name).reference for name in names], len(names)
+        return [located.reference for located in found], len(found)
 
     def storage_vol_lookup_by_name(self, pool: StoragePool, name: str) -> StorageVol:
         """virStorageVolLookupByName."""
         entry, config = self.active(pool)
         located = self.place(entry, config, name)
-        if not describe.exists(located.path):
+        if located.key is None and not describe.exists(located.path):
             raise no_volume(name)
         return located.reference
 
     def storage_vol_lookup_by_key(self, key: str) -> StorageVol:
         """virStorageVolLookupByKey: a file's key is its path."""
-        found = self._find(key)
+        found = self._find(key, key=True)
         if found is None:
             raise VirtError(c.VIR_ERR_NO_STORAGE_VOL, f"no storage vol with matching key {key}")
         return found
@@ -84,20 +84,39 @@ class VolumeQuery(StorageBase):
     def storage_vol_get_path(self, volume: StorageVol) -> str:
         """virStorageVolGetPath."""
         located = self.locate(volume)
-        if not describe.exists(located.path):
+        if located.key is None and not describe.exists(located.path):
             raise no_volume(located.name)
         return located.path
 
-    def _find(self, path: str) -> StorageVol | None:
-        """The volume with some path, if it is there and in an active pool."""
+    def _find(self, path: str, *, key: bool = False) -> StorageVol | None:
+        """The volume with some path or key, if it is there and in an active pool."""
         directory, name = os.path.split(path)
         for entry in self.pools.view():
             if not entry.active:
                 continue
             config = self.pools.config(entry)
+            kind = self.pools.backend(config)
+            if not kind.holds_files:
+                found = self._find_elsewhere(entry, kind, path, key=key)
+                if found is not None:
+                    return found
+                continue
             if config.path != directory:
                 continue
             located = self.place(entry, config, name)
             if describe.exists(located.path):
                 return located.reference
+        return None
+
+    def _find_elsewhere(self, entry: Entry, kind: Backend, path: str, *, key: bool) -> StorageVol | None:
+        """The volume with some path or key in a pool that holds no files; a pool that cannot tell has none."""
+        if not kind.may_hold(path):
+            return None
+        try:
+            for volume in self.volumes(entry, kind):
+                if path == (volume.key if key else volume.path):
+                    return StorageVol(entry.name, volume.name or "", volume.key or volume.path)
+        except VirtError as error:
+            if isinstance(error, deadlines.DeadlineExceeded):
+                raise
         return None

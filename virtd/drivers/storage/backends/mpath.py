@@ -1,0 +1,38 @@
+"""The pool of the machine's multipath devices; its volumes are those that the device mapper has at the moment."""
+
+import re
+
+from virtd.conf.storage import Volume
+from virtd.drivers.storage import programs
+from virtd.drivers.storage.backends.blocks import BlockBackend, serial, size_of
+
+_DEVICE = re.compile(r"(.+)\s+\((\d+)[:,] *(\d+)\)")
+
+
+class MultipathBackend(BlockBackend):
+    """Multipath devices."""
+
+    def sizes(self) -> tuple[int, int, int]:
+        whole = sum(volume.capacity or 0 for volume in self.volumes())
+        return whole, whole, 0
+
+    def volumes(self) -> list[Volume]:
+        if not _there():
+            return []
+        found = []
+        for line in programs.run("dmsetup", ["ls", "--target", "multipath"]).splitlines():
+            match = _DEVICE.fullmatch(line.strip())
+            if match is None:
+                continue  # "No devices found"
+            path = f"/dev/mapper/{match[1].strip()}"
+            size = size_of(path) or 0
+            volume = Volume(type="block", name=f"dm-{match[3]}", capacity=size, allocation=size)
+            volume.target.path, volume.key = path, serial(path)
+            found.append(volume)
+        return found
+
+
+def _there() -> bool:
+    """Whether the kernel has a device mapper; where it has none, there are no devices of it."""
+    with open("/proc/devices", encoding="ascii") as devices:
+        return any(line.split()[1:] == ["device-mapper"] for line in devices)
