@@ -23,7 +23,7 @@ from virtd.drivers.qemu.command import Command, Setup, build
 from virtd.drivers.qemu.guest import Guest, listen, vcpu_count
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.monitor.client import Monitor, MonitorClosed
-from virtd.drivers.qemu.run import cgroup, confine, guestcpu, interfaces, prepare, supervisor, tpm, volumes
+from virtd.drivers.qemu.run import cgroup, confine, displays, guestcpu, interfaces, prepare, supervisor, tpm, volumes
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
@@ -163,7 +163,8 @@ def _await_supervisor(guest: Guest) -> None:
 def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner) -> None:
     _make_private(guest, driver.capabilities.user)
     assign_aliases(config)
-    with prepare.before_start(driver.guests, guest, found, config):
+    displays.resolve(driver.context, config)
+    with displays.choose_ports(driver.guests, guest, found, config):
         _launch_prepared(driver, guest, found, config, manner)
 
 
@@ -360,9 +361,12 @@ def _hear(leash: socket.socket) -> shape.Table:
 
 def _make_private(guest: Guest, user: confine.User | None) -> None:
     """QEMU's own directory, and the way to it."""
-    files.make_directory(guest.private, 0o700)
+    # In the second one are the files that memory is kept in.
+    for directory in (guest.private, f"{guest.private}/memory"):
+        files.make_directory(directory, 0o700)
+        if user is not None:
+            os.chown(directory, user.uid, user.gid)
     if user is not None:
-        os.chown(guest.private, user.uid, user.gid)
         # It may pass through the guest's directory, and see nothing there.
         os.chmod(guest.directory, 0o711)
 

@@ -1,0 +1,75 @@
+"""Guests of many kinds are really started and stopped, and leave nothing behind; what displays are given then."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.drivers.qemu.instance import Instance
+from virtd import constants as c
+from virtd.conf.domain.display import SpiceGraphics
+from virtd.errors import VirtError
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def instance() -> Iterator[Instance]:
+    made = Instance()
+    yield made
+    made.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_every_kind_of_guest_starts() -> None:
+    """A small corpus through contrib/starts, by which larger ones are tried by hand."""
+    command = [sys.executable, "contrib/starts", "tests/conf/golden", "--only", "[!n]*"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = re.search(r"^started (\d+), cannot exist here (\d+), failed 0$", done.stdout, re.MULTILINE)
+    assert counts is not None
+    assert int(counts[1]) >= 6
+
+
+def spice(instance: Instance, attributes: str) -> SpiceGraphics:
+    """The SPICE server of a guest that has been started."""
+    xml = instance.xml(devices=f"<graphics type='spice' {attributes}/>")
+    domain = instance.driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    (graphics,) = instance.driver.live(instance.driver.guests.find(domain)).graphics
+    assert isinstance(graphics, SpiceGraphics)
+    return graphics
+
+
+def test_spice_listens_on_a_port_that_was_free(instance: Instance) -> None:
+    graphics = spice(instance, "autoport='yes' listen='127.0.0.1'")
+    assert graphics.port is not None
+    with socket.create_connection(("127.0.0.1", graphics.port), 5) as client:
+        client.sendall(b"REDQ" + bytes(12))  # the magic of a link message, and nonsense: it is there, and hangs up
+        assert client.recv(4) in (b"REDQ", b"")
+
+
+def test_spice_without_a_port_has_none(instance: Instance) -> None:
+    assert not spice(instance, "").port
+
+
+def test_a_secure_port_is_refused_without_tls(instance: Instance) -> None:
+    with pytest.raises(VirtError, match="Auto allocation of spice TLS port requested but spice TLS is disabled"):
+        spice(instance, "autoport='yes' defaultMode='secure'")
+
+
+def test_a_display_on_a_network_that_is_not_there(instance: Instance) -> None:
+    xml = instance.xml(devices="<graphics type='vnc'><listen type='network' network='nonesuch'/></graphics>")
+    with pytest.raises(VirtError) as caught:
+        instance.driver.domain_create_xml(xml, 0)
+    assert caught.value.code == c.VIR_ERR_NO_NETWORK
+
+
+def test_memory_in_a_file(instance: Instance) -> None:
+    xml = instance.xml(more="<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>")
+    domain = instance.driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    assert instance.driver.domain_get_state(domain, 0)[0] == c.VIR_DOMAIN_PAUSED
