@@ -45,18 +45,6 @@ def undo(path: str) -> None:
     files.remove(path)
 
 
-def _owner(table: dict[str, Any]) -> None:
-    """Give a file back to the owner it had."""
-    descriptor = os.open(table["path"], os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        # Only the file that was meant, not another one which has its name now.
-        found = os.fstat(descriptor)
-        if (found.st_dev, found.st_ino) == (table["device"], table["inode"]):
-            os.chown(f"/proc/self/fd/{descriptor}", table["uid"], table["gid"])
-    finally:
-        os.close(descriptor)
-
-
 def _group(table: dict[str, Any]) -> None:
     """Remove a control group, which is empty by now."""
     os.rmdir(table["path"])
@@ -68,4 +56,4 @@ def _file(table: dict[str, Any]) -> None:
 
 
 # How each kind is undone. Drivers add kinds of their own when they are imported.
-KINDS: dict[str, Callable[[dict[str, Any]], None]] = {"owner": _owner, "group": _group, "file": _file}
+KINDS: dict[str, Callable[[dict[str, Any]], None]] = {"group": _group, "file": _file}

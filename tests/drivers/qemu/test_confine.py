@@ -1,6 +1,5 @@
 """What a confined process is: its user, its environment, its descriptors, its signals."""
 
-import json
 import os
 import pwd
 import signal
@@ -12,7 +11,6 @@ import pytest
 from virtd import constants as c
 from virtd.drivers.qemu.run import confine
 from virtd.errors import VirtError
-from virtd.state import undo
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="needs root")
@@ -137,42 +135,6 @@ def test_the_environment_of_a_mode(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "TMPDIR" not in made
 
 
-@needs_root
-def test_a_given_file_goes_back_to_its_owner(tmp_path: Path) -> None:
-    image, link = tmp_path / "image", tmp_path / "link"
-    image.write_text("")
-    os.chown(image, 17, 18)
-    link.symlink_to("image")
-    note = str(tmp_path / "undo")
-    confine.give(str(link), NOBODY, note)
-    assert (image.stat().st_uid, image.stat().st_gid) == (NOBODY.uid, NOBODY.gid)
-    assert os.lstat(link).st_uid == 0
-    confine.give(str(image), NOBODY, note)
-    assert len(Path(note).read_text().splitlines()) == 1
-    assert json.loads(Path(note).read_text())["path"] == str(image)
-    undo.undo(note)
-    assert (image.stat().st_uid, image.stat().st_gid) == (17, 18)
-    assert not os.path.exists(note)
-
-
-@needs_root
-def test_another_file_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
-    image = tmp_path / "image"
-    image.write_text("")
-    confine.give(str(image), NOBODY, str(tmp_path / "undo"))
-    other = tmp_path / "other"
-    other.write_text("")
-    os.chown(other, 5, 5)
-    os.replace(other, image)
-    undo.undo(str(tmp_path / "undo"))
-    assert image.stat().st_uid == 5
-
-
-def test_what_cannot_be_given_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(VirtError, match=r"cannot access '.*/none': No such file"):
-        confine.give(str(tmp_path / "none"), NOBODY, str(tmp_path / "undo"))
-
-
 @pytest.mark.parametrize(
     ("owner", "group", "mode", "allowed"),
     [
@@ -187,16 +149,3 @@ def test_what_cannot_be_given_is_an_error(tmp_path: Path) -> None:
 def test_permission_bits(owner: int, group: int, mode: int, allowed: bool) -> None:
     found = os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, group, 0, 0, 0, 0))
     assert confine.may_use(found, NOBODY) is allowed
-
-
-def test_the_directory_that_is_in_the_way_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "private"
-    folder.mkdir(0o700)
-    (folder / "image").write_text("")
-    me = confine.User(os.geteuid(), os.getegid(), ())
-    stranger = confine.User(64999, 64999, ())
-    assert confine.obstacle(str(folder / "image"), me) is None
-    found = confine.obstacle(str(folder / "image"), stranger)
-    assert found is not None
-    assert str(folder).startswith(found)
-    assert confine.obstacle(str(tmp_path / "none" / "image"), me) == str(tmp_path / "none")

@@ -22,6 +22,7 @@ from virtd.state.commit import Generation
 from virtd.state.deaths import Deaths
 from virtd.state.definitions import DefinitionDirectory
 from virtd.state.paths import Paths
+from virtd.state.undo import undo
 
 
 class Entry(NamedTuple):
@@ -92,6 +93,7 @@ class Guests:
         self.running = f"{paths.runtime}/qemu"
         self.logs = f"{paths.log}/qemu"
         self.definitions_lock = f"{paths.runtime}/qemu.lock"
+        self.owners = f"{paths.state}/qemu/owners"
         self.ports_lock = f"{paths.runtime}/qemu-ports.lock"
         # Lies in the run-time directory, and so is gone after a reboot.
         self.autostarted_mark = f"{paths.runtime}/qemu.autostarted"
@@ -282,6 +284,7 @@ class Guests:
         if locks.probe(guest.supervisor_path)[0]:
             lock.release()
             return True
+        undo(guest.undo_path)
         files.remove(guest.status_path)
         guest.unlock(lock)
         return False

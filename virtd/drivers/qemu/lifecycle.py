@@ -14,7 +14,7 @@ from virtd.drivers.qemu.definitions import Definitions
 from virtd.drivers.qemu.guest import Guest, SupervisorGone
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.monitor.client import Event, Monitor
-from virtd.drivers.qemu.run import launch
+from virtd.drivers.qemu.run import launch, owners
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
 from virtd.state import files, locks
@@ -87,6 +87,7 @@ class Lifecycle(Definitions):
     def autostart(self) -> list[VirtError]:
         """Start the guests that are to run whenever the machine does: once after each boot."""
         failures = super().autostart()
+        owners.sweep(self.guests.owners)
         with locks.held(self.guests.definitions_lock, "the start of the machine's guests"):
             if os.path.exists(self.guests.autostarted_mark):
                 return failures

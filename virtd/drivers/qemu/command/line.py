@@ -16,6 +16,7 @@ from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.disk import Secret
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.run import confine
+from virtd.drivers.qemu.run.access import Use
 from virtd.errors import VirtError
 from virtd.state import files, undo
 
@@ -71,6 +72,7 @@ class Command:
         argv: the program and its arguments.
         fds: descriptors that it takes along, under these numbers.
         files: files it opens itself, and whether it writes to them.
+        images: those of them that are images of disks.
         disks: the names by which its events call a disk, with the disk's alias and source.
         environment: variables beyond the usual ones.
         commands: QMP commands to be run before the guest's first instruction.
@@ -80,6 +82,7 @@ class Command:
     argv: list[str]
     fds: list[int] = field(default_factory=list)
     files: list[tuple[str, bool]] = field(default_factory=list)
+    images: list[Use] = field(default_factory=list)
     disks: dict[str, tuple[str, str]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     commands: list[tuple[str, Properties]] = field(default_factory=list)

@@ -24,7 +24,8 @@ from virtd.conf.domain.disk import (
     SourceBase,
     VolumeSource,
 )
-from virtd.drivers.qemu.command.line import NULL, Line, Properties, internal, unsupported
+from virtd.drivers.qemu.command.line import NULL, Line, Properties, alias, internal, unsupported
+from virtd.drivers.qemu.run.access import Use
 
 # Cache modes: whether the host's page cache is passed by, whether flushes are ignored, whether the guest is told of
 # a cache.
@@ -215,9 +216,11 @@ def _note(line: Line, disk: Disk, images: list[Image]) -> None:
         if path is None or (isinstance(image.source, FileSource) and image.source.fdgroup is not None):
             continue
         line.uses(path, write=image.writable)
+        line.command.images.append(Use(path, alias(disk.info), image.writable and not disk.shareable))
         if image is images[-1] and not image.end and image.format == "qcow2" and line.setup.live:
             for below in backing_files(path):
                 line.uses(below)
+                line.command.images.append(Use(below, alias(disk.info), False))
 
 
 def local_path(source: SourceBase | None) -> str | None:

@@ -45,7 +45,7 @@ class Devices(Changes):
 
         def apply(guest: Guest, config: Config) -> None:
             status = self.running(domain)[1]
-            plug = Plug(config, self.capabilities.binary_for(config), guest, status)
+            plug = Plug(config, self.capabilities.binary_for(config), guest, status, self.guests.owners)
             plug.plug(added[0], self.capabilities.user)
             if plug.names:
                 with guest.control() as control:
@@ -119,7 +119,7 @@ class Devices(Changes):
                     monitor.execute("set_link", {"name": device.info.alias, "up": device.link != "down"})
                 return
             status = self.running(domain)[1]
-            plug = Plug(config, self.capabilities.binary_for(config), guest, status)
+            plug = Plug(config, self.capabilities.binary_for(config), guest, status, self.guests.owners)
             plug.insert(device, self.capabilities.user, force=bool(flags & force))
             if plug.names:
                 with guest.control() as control:

@@ -19,7 +19,7 @@ from virtd.drivers.qemu.command.line import Line
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.monitor.client import Monitor, QMPError
-from virtd.drivers.qemu.run import confine
+from virtd.drivers.qemu.run import access, confine
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 
@@ -35,6 +35,7 @@ _UNDO = {
     "netdev_add": ("netdev_del", "id", "id"),
     "object-add": ("object-del", "id", "id"),
 }
+_Command = tuple[str, dict[str, object]]
 _NODE = re.compile(r"libvirt-([0-9]+)-")
 
 
@@ -46,9 +47,11 @@ class Plug:
         binary: the QEMU that runs.
         guest: the guest's directory.
         status: the guest's facts.
+        owners: where is written down whom files belong to.
     """
 
-    def __init__(self, config: Config, binary: Binary, guest: Guest, status: Status) -> None:
+    def __init__(self, config: Config, binary: Binary, guest: Guest, status: Status, owners: str) -> None:
+        self._owners = owners
         self._line = Line(config, binary, Setup(private=guest.private))
         self._guest = guest
         self._next = 1 + max((int(match[1]) for node in status.disks if (match := _NODE.match(node))), default=0)
@@ -105,6 +108,8 @@ class Plug:
                 monitor.execute("blockdev-close-tray", {"id": name})
                 raise
             monitor.execute("blockdev-close-tray", {"id": name})
+            if node is None:
+                access.forget(disk.info.alias or "", monitor)
             if old is not None:
                 _remove_nodes(monitor, old)
 
@@ -116,7 +121,7 @@ class Plug:
             disk.backing = BackingStore()  # the end of the chain
         return images
 
-    def _commands(self) -> list[tuple[str, dict[str, object]]]:
+    def _commands(self) -> list[_Command]:
         words = self._line.command.argv[1:]
         found = []
         for option, value in zip(words[::2], words[1::2], strict=True):
@@ -129,22 +134,35 @@ class Plug:
 
     def _run(self, user: confine.User | None, monitor: Monitor | None = None) -> None:
         commands = self._commands()
-        if user is not None:
-            for path, writable in self._line.command.files:
-                confine.give(path, user, self._guest.undo_path, write=writable)
-        if monitor is not None:
+        held = access.lock(self._line.command.images)
+        try:
+            if user is not None:
+                access.open_way(self._line.command, user, self._owners, self._guest.directory)
+            if monitor is not None:
+                for alias in {use.alias for use in self._line.command.images}:
+                    access.forget(alias, monitor)
+                access.hand_over(held, monitor)
+                for name, arguments in commands:
+                    monitor.execute(name, arguments)
+                return
+            with self._guest.monitor() as own:
+                self._execute(own, commands, held)
+        finally:
+            access.release(held)
+
+    def _execute(self, monitor: Monitor, commands: list[_Command], held: list[access.Held]) -> None:
+        """Run commands; if one is refused, what those before it made is taken back."""
+        done: list[_Command] = []
+        access.hand_over(held, monitor)
+        try:
             for name, arguments in commands:
                 monitor.execute(name, arguments)
-            return
-        with self._guest.monitor() as own:
-            done: list[tuple[str, dict[str, object]]] = []
-            try:
-                for name, arguments in commands:
-                    own.execute(name, arguments)
-                    done.append((name, arguments))
-            except QMPError:
-                _undo(own, done)
-                raise
+                done.append((name, arguments))
+        except QMPError:
+            _undo(monitor, done)
+            for alias in {use.alias for use in self._line.command.images}:
+                access.forget(alias, monitor)
+            raise
 
 
 def unplug(guest: Guest, alias: str) -> bool:
@@ -182,13 +200,14 @@ def clean_up(guest: Guest, gone: list[Pluggable]) -> None:
                 case Disk():
                     if device.source is not None and device.source.index:
                         _remove_nodes(monitor, f"libvirt-{device.source.index}-format")
+                    access.forget(alias or "", monitor)
                 case Interface():
                     monitor.execute_all([("netdev_del", {"id": f"host{alias}"})])
                 case Rng():
                     monitor.execute_all([("object-del", {"id": f"obj{alias}"})])
 
 
-def _undo(monitor: Monitor, done: list[tuple[str, dict[str, object]]]) -> None:
+def _undo(monitor: Monitor, done: list[_Command]) -> None:
     """Take back what commands have made; what is not there is no matter."""
     undo = []
     for name, arguments in reversed(done):

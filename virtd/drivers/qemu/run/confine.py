@@ -4,9 +4,6 @@ In system mode QEMU runs as a user of its own, without any capability; in sessio
 can gain no privileges (no_new_privs, and -sandbox on its command line), is in a session of its own so that no
 terminal's signals reach it, and is not bound to its parent's life: guests outlive us.
 
-What QEMU must be able to open (images, sockets) is given to its user; the owner that it had is written down before,
-for whoever cleans up.
-
 This module knows no domain and no monitor.
 """
 
@@ -21,7 +18,6 @@ from typing import NamedTuple, NoReturn
 
 from virtd import constants as c
 from virtd.errors import VirtError
-from virtd.state import files, undo
 
 # What distributions call the user that QEMU runs as: Debian and Ubuntu; Fedora, openSUSE and Arch.
 USERS = ("libvirt-qemu", "qemu")
@@ -161,45 +157,6 @@ def spawn(
     return pid
 
 
-def give(path: str, user: User, undo_path: str, *, write: bool = True) -> None:
-    """Make the user own a file, unless he can use it anyway; note in the guest's undo file who owned it before.
-
-    Args:
-        path: a file or block device.
-        user: who is to own it.
-        undo_path: the guest's undo file.
-        write: whether he writes to it, too.
-
-    Raises:
-        VirtError: VIR_ERR_SYSTEM_ERROR.
-    """
-    try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        raise files.os_error(error, f"cannot access '{path}'") from None
-    try:
-        found = os.fstat(descriptor)
-        if found.st_uid == user.uid or may_use(found, user, os.R_OK | (os.W_OK if write else 0)):
-            return
-        undo.note(
-            undo_path,
-            "owner",
-            # The file itself, whatever links lead to it: the link may point elsewhere when the guest ends.
-            path=os.path.realpath(path),
-            device=found.st_dev,
-            inode=found.st_ino,
-            uid=found.st_uid,
-            gid=found.st_gid,
-        )
-        try:
-            os.chown(f"/proc/self/fd/{descriptor}", user.uid, user.gid)
-        except OSError as error:
-            what = f"unable to set user and group to '{user.uid}:{user.gid}' on '{path}'"
-            raise files.os_error(error, what) from None
-    finally:
-        os.close(descriptor)
-
-
 def may_use(found: os.stat_result, user: User, wanted: int = os.R_OK | os.W_OK) -> bool:
     """Whether the permission bits of a file let the user read, write or search it.
 
@@ -213,23 +170,6 @@ def may_use(found: os.stat_result, user: User, wanted: int = os.R_OK | os.W_OK) 
     if found.st_gid == user.gid or found.st_gid in user.groups:
         return (found.st_mode >> 3) & wanted == wanted
     return found.st_mode & wanted == wanted
-
-
-def obstacle(path: str, user: User) -> str | None:
-    """The first directory on the way to a file which the user may not search; None if there is none.
-
-    QEMU itself only says "Permission denied". Access lists are not looked at: where they let the user in, the
-    directory's group bits do, too, or nobody asks, since QEMU has started.
-    """
-    parts = os.path.realpath(path).split("/")
-    for count in range(1, len(parts)):
-        folder = "/".join(parts[:count]) or "/"
-        try:
-            if not may_use(os.stat(folder), user, os.X_OK):
-                return folder
-        except OSError:
-            return folder
-    return None
 
 
 def _become(

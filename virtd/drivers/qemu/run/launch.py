@@ -11,6 +11,7 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from virtd import constants as c
@@ -23,7 +24,18 @@ from virtd.drivers.qemu.command import Command, Setup, build
 from virtd.drivers.qemu.guest import Guest, listen, vcpu_count
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.monitor.client import Monitor, MonitorClosed
-from virtd.drivers.qemu.run import cgroup, confine, displays, guestcpu, interfaces, prepare, supervisor, tpm, volumes
+from virtd.drivers.qemu.run import (
+    access,
+    cgroup,
+    confine,
+    displays,
+    guestcpu,
+    interfaces,
+    prepare,
+    supervisor,
+    tpm,
+    volumes,
+)
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
@@ -171,20 +183,15 @@ def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, m
 def _launch_prepared(driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner) -> None:
     user, binary = driver.capabilities.user, driver.capabilities.binary_for(config)
     volumes.look_up(driver.context, config)
-    backend = tpm.emulator(config)
-    helper = None
-    if backend is not None:
-        directory = tpm.state_directory(driver.paths.state, guest.uuid)
-        helper = tpm.prepare(backend, directory, driver.guests.log_path(guest.name), user)
-    try:
+    with ExitStack() as stack:
+        helper, backend = None, tpm.emulator(config)
+        if backend is not None:
+            directory = tpm.state_directory(driver.paths.state, guest.uuid)
+            helper = tpm.prepare(backend, directory, driver.guests.log_path(guest.name), user)
+            stack.callback(helper.close)
         plugged = interfaces.plug(driver.context, guest, config)
-        try:
-            _start_qemu(driver, guest, found, config, manner, binary, plugged, helper)
-        finally:
-            plugged.close()
-    finally:
-        if helper is not None:
-            helper.close()
+        stack.callback(plugged.close)
+        _start_qemu(driver, guest, found, config, manner, binary, plugged, helper, stack)
 
 
 def _start_qemu(
@@ -196,17 +203,20 @@ def _start_qemu(
     binary: Binary,
     plugged: interfaces.Plugged,
     helper: tpm.Helper | None,
+    stack: ExitStack,
 ) -> None:
     user = driver.capabilities.user
     for descriptors in (*plugged.taps.values(), *plugged.vhosts.values()):
         descriptors[:] = [confine.raised(descriptor) for descriptor in descriptors]
     monitors = [(name, confine.raised(listen(f"{guest.directory}/{name}.sock", 0o600).detach())) for name in _MONITORS]
+    held: list[access.Held] = []
+    stack.callback(access.release, held)
     try:
         command = build(config, binary, setup(driver, guest, monitors, plugged, helper))
         try:
+            held += access.lock(command.images)
             if user is not None:
-                for path, writable in command.files:
-                    confine.give(path, user, guest.undo_path, write=writable)
+                access.open_way(command, user, driver.guests.owners, guest.directory)
             prepare.describe(config, command.disks, user)
             found.disks = {node: list(names) for node, names in command.disks.items()}
             environment = confine.environment(guest.private, privileged=driver.paths.privileged)
@@ -229,7 +239,7 @@ def _start_qemu(
             os.close(descriptor)
     with leash:
         try:
-            _let_go(driver.generation, guest, found, config, command, leash, manner)
+            _let_go(driver.generation, guest, found, config, command, leash, manner, held)
         except MonitorClosed:
             text = f"process exited while connecting to monitor: {_last_words(log_path, said)}"
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text.rstrip(": \n"), domain=c.VIR_FROM_QEMU) from None
@@ -243,11 +253,13 @@ def _let_go(
     command: Command,
     leash: socket.socket,
     manner: Manner,
+    held: list[access.Held],
 ) -> None:
     """Talk to the new QEMU, write down what it has become, and take it off the leash."""
     process = shape.table(_hear(leash), "process")
     found.process = Process(shape.number(process, "pid"), shape.number(process, "start"))
     with Monitor(guest.monitor_path, guest.name, START_SECONDS) as monitor:
+        access.hand_over(held, monitor)
         for name, arguments in command.commands:
             monitor.execute(name, arguments)
         asked = prepare.after_start(config, monitor)
