@@ -277,13 +277,27 @@ os.execv(sys.executable, [sys.executable, {str(HERE / "fake.py")!r}, "--root", {
     assert (tmp_path / "s/any-sock").exists()
 
 
+# Each of these costs every worker memory, or every start time.
+HEAVY = {"threading", "logging", "asyncio", "tempfile", "pyroute2", "random", "importlib.metadata"}
+
+
+def modules_of(program: str) -> set[str]:
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
 def test_importing_the_server_loads_no_threads(server):
-    """Each of these costs every worker memory, or every start time."""
     with server.client() as client:
         modules = set(client.call("connect_get_sysinfo", 0).split())
     # What the machine's own start-up files import is not ours.
-    bare = subprocess.run(
-        [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
-    )
-    ours = modules - set(bare.stdout.split())
-    assert not ours & {"threading", "logging", "asyncio", "subprocess", "pyroute2", "random", "importlib.metadata"}
+    assert not (modules - modules_of("import sys; print(*sys.modules)")) & HEAVY
+
+
+def test_importing_the_drivers_loads_no_threads():
+    bare = modules_of("import sys; print(*sys.modules)")
+    program = """if True:
+        import sys, virtd.server.rehearsal, virtd.drivers as drivers
+        for scheme in drivers.LOCAL_SCHEMES:
+            drivers.local_drivers(scheme)
+        print(*sys.modules)"""
+    assert not (modules_of(program) - bare) & HEAVY

@@ -110,6 +110,14 @@ class Driver:
     def __init__(self, context: Context) -> None:
         self.context = context
 
+    @classmethod
+    def share(cls, paths: Paths) -> None:
+        """Make what all connections of a process have in common, before it forks others that will need it."""
+
+    @classmethod
+    def unshare(cls, paths: Paths) -> None:
+        """Let go of what share(), or a connection, made."""
+
     def autostart(self) -> list[VirtError]:
         """Start what is to be started with the machine, once after each boot; returns what could not be."""
         return []

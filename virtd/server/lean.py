@@ -1,10 +1,10 @@
-"""click and setproctitle, without the modules they import and do not need.
+"""click, setproctitle and subprocess, without the modules they import and do not need.
 
-setproctitle imports logging for the case that it does not work, logging imports threading, and click imports that
-for one class. Once threading is loaded, Python runs a hook of it after each fork, which dirties 450 KiB: a quarter of
-what an idle worker may have for itself. There are no threads anywhere in virtd.
+setproctitle imports logging for the case that it does not work, logging imports threading, click imports that for one
+class, subprocess for one lock. Once threading is loaded, Python runs a hook of it after each fork, which dirties
+450 KiB: a quarter of what an idle worker may have for itself. There are no threads anywhere in virtd.
 
-While the two are imported, stand-ins take the place of logging and threading (virtd.standins).
+While they are imported, stand-ins take the place of logging and threading (virtd.standins).
 """
 
 import _thread
@@ -17,8 +17,12 @@ def _no_logger(_name: str) -> SimpleNamespace:
     return SimpleNamespace(debug=lambda *_args: None)
 
 
-with standins({"logging": {"getLogger": _no_logger}, "threading": {"local": _thread._local}}):
+_THREADING = {"local": _thread._local, "Lock": _thread.allocate_lock}
+
+with standins({"logging": {"getLogger": _no_logger}, "threading": _THREADING}):
+    import subprocess  # for drivers, who find it imported
+
     import click
     from setproctitle import setproctitle
 
-__all__ = ["click", "setproctitle"]
+__all__ = ["click", "setproctitle", "subprocess"]

@@ -1,6 +1,6 @@
 """Defaults of single devices, as libvirt's QEMU driver makes them."""
 
-import random
+import os
 import re
 
 from virtd import constants as c
@@ -104,7 +104,7 @@ def finish_controller(domain: Domain, controller: Controller, emulator: Emulator
 def finish_interface(domain: Domain, interface: Interface, emulator: Emulator) -> None:
     """Address and model of a network card."""
     if interface.mac is None:
-        interface.mac = "52:54:00:" + ":".join(f"{random.getrandbits(8):02x}" for _ in range(3))
+        interface.mac = "52:54:00:" + os.urandom(3).hex(":")
     if interface.model is None and interface.type != "hostdev":
         interface.model = next((model for model, device in _NET_MODELS if emulator.has(device)), interface.model)
 

@@ -84,6 +84,14 @@ class DriverBase(Driver):
         )
         return super().clean() and not bound
 
+    @classmethod
+    def share(cls, paths: Paths) -> None:
+        instance(paths)
+
+    @classmethod
+    def unshare(cls, paths: Paths) -> None:
+        _instances.pop(paths, None)
+
     def refresh(self) -> None:
         self.guests.view()
 

@@ -8,7 +8,6 @@ This module knows no domain beyond the name that its errors give.
 
 import json
 import os
-import random
 import select
 import time
 from collections.abc import Mapping
@@ -142,7 +141,7 @@ class AgentClient:
                 raise
 
     def _synchronise(self, seconds: float) -> None:
-        number = random.getrandbits(31)
+        number = int.from_bytes(os.urandom(4), "big") >> 1
         end = time.monotonic() + seconds
         # The delimiter ends whatever half of a command the agent may have got before.
         message = {"execute": "guest-sync-delimited", "arguments": {"id": number}}

@@ -7,7 +7,6 @@ either process ends the other one sees it. The supervisor starts swtpm, since it
 import os
 import shutil
 import socket
-import tempfile
 from typing import NamedTuple
 
 from virtd import constants as c
@@ -103,10 +102,12 @@ def remove_state(directory: str) -> None:
 
 def _make_state(version: str, state: str, log_path: str, user: confine.User | None) -> None:
     """Manufacture a TPM. The directory appears under its name when it is whole."""
-    parent = os.path.dirname(state)
+    parent, name = os.path.split(state)
     files.make_directory(parent)
-    made = tempfile.mkdtemp(prefix=".new-", dir=parent)
+    made = f"{parent}/.new-{name}"
+    shutil.rmtree(made, ignore_errors=True)  # of a start that was killed; the guest's lock is held
     try:
+        os.mkdir(made, 0o700)
         if user is not None:
             os.chown(made, user.uid, user.gid)
         argv = [_program("swtpm_setup"), "--tpmstate", made, "--lock-nvram", "--createek", "--not-overwrite"]
