@@ -66,14 +66,12 @@ def _fit(cpu: Cpu, wanted: CpuDefinition, host: CpuDefinition) -> None:
 
 def _translate(cpu: Cpu, wanted: CpuDefinition, binary: Binary) -> None:
     """Describe a model that the emulator has not by one that it has."""
-    blockers = cpumodels.blockers(binary)
-    features = x86.everything(wanted)
-    if cpu.model in blockers:
+    if any(model.name == cpu.model for model in binary.cpu_models):
         return
     if cpu.model_fallback == "forbid":
         raise _unsupported(f"CPU model {cpu.model} is not supported by hypervisor")
     vendor = x86map.models()[cpu.model or ""].vendor
-    found = x86.decode(features, vendor=vendor, blockers=blockers)
+    found = x86.decode(x86.everything(wanted), vendor=vendor, blockers=cpumodels.blockers(binary))
     described = x86.definition(found, arch=None, vendor=None, fallback="forbid")
     cpu.model = described.model
     wanted.policies = described.policies | wanted.policies
