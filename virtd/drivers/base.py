@@ -7,6 +7,8 @@ call drivers through a `Connection` and cannot tell a local driver from one that
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.state.paths import Paths
@@ -14,7 +16,7 @@ from virtd.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 
@@ -151,14 +153,16 @@ class Connection:
     Args:
         uri: the URI it was opened with, made whole (what virConnectGetURI answers).
         drivers: those that are open, in order of precedence; the first is the hypervisor's.
-        others: classes of drivers behind them, opened when a procedure of theirs is first asked for: most clients of
-            a hypervisor never ask for its networks.
+        others: what gives the classes of drivers behind them, by a name of each: imported, and opened, when a
+            procedure of theirs is first asked for. Most clients of a hypervisor never ask for its networks.
     """
 
-    def __init__(self, uri: str, drivers: list[Driver], others: Sequence[type[Driver]] = ()) -> None:
+    def __init__(
+        self, uri: str, drivers: list[Driver], others: Mapping[str, Callable[[], type[Driver]]] = MappingProxyType({})
+    ) -> None:
         self.uri = uri
         self.drivers = drivers
-        self._others = list(others)
+        self._others = dict(others)
 
     def method(self, name: str) -> Callable[..., Any] | None:
         """The method which serves a procedure; None if no driver has it."""
@@ -166,10 +170,12 @@ class Connection:
             method: Callable[..., Any] | None = getattr(driver, name, None)
             if method is not None:
                 return method
-        for other in self._others:
-            if hasattr(other, name):
-                self._others.remove(other)
-                self.drivers.append(other(self.drivers[0].context))
+        # The one whose own name is in the procedure's most likely has it.
+        for other in sorted(self._others, key=lambda other: other not in name):
+            found = self._others[other]()
+            if hasattr(found, name):
+                del self._others[other]
+                self.drivers.append(found(self.drivers[0].context))
                 return self.method(name)
         return None
 

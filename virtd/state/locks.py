@@ -7,19 +7,25 @@ A lock file may be unlinked by its holder (a guest's directory goes when the gue
 therefore looks whether the path still names the file it locked, and begins again if not.
 """
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, NoReturn
 
 from virtd import constants as c
 from virtd import deadlines
 from virtd.errors import VirtError
 from virtd.state.files import make_directory, os_error
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import NoReturn
 
 _ATTEMPTS = 1000  # to open a file in a directory which others keep removing
 _NOTE_SIZE = 192  # bytes; a note is about half of that

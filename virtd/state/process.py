@@ -4,12 +4,9 @@ import gc
 import os
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
-
-import setproctitle
 
 from virtd import deadlines
 
@@ -84,7 +81,9 @@ def _become(body: Callable[[], None], title: str, log_path: str, keep: list[int]
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        setproctitle.setproctitle(title)
+        from setproctitle import setproctitle
+
+        setproctitle(title)
         os.chdir("/")
         null = os.open("/dev/null", os.O_RDWR)
         output = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -96,6 +95,8 @@ def _become(body: Callable[[], None], title: str, log_path: str, keep: list[int]
             body()
         code = 0
     except BaseException:
+        import traceback
+
         log(traceback.format_exc())
     finally:
         os._exit(code)

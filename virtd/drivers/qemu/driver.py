@@ -1,7 +1,11 @@
-"""The QEMU driver: all its parts in one class."""
+"""The QEMU driver: all its parts in one class.
+
+Imported with it is also what the parts import only when they use it: a server has everything before its first fork.
+"""
 
 from virtd.drivers.qemu.agent.calls import AgentCalls
 from virtd.drivers.qemu.connection import ConnectionInfo
+from virtd.drivers.qemu.host import capabilities as _capabilities  # noqa: F401
 from virtd.drivers.qemu.host.cpus import Cpus
 from virtd.drivers.qemu.host.node import Node
 from virtd.drivers.qemu.host.nodememory import NodeMemory

@@ -1,24 +1,29 @@
-"""What all parts of the QEMU driver stand on: the instance's guests, and what QEMU and the host can do."""
+"""What all parts of the QEMU driver stand on: the instance's guests, and what QEMU and the host can do.
+
+Whoever only asks which guests there are reads no XML and needs no capabilities: what does is imported where it is used.
+"""
+
+from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from virtd import constants as c
-from virtd.conf.domain import Domain as Config
-from virtd.conf.domain import parse_domain
-from virtd.conf.xml import schema
-from virtd.conf.xml.document import parse_document
 from virtd.drivers.base import Context, Driver
-from virtd.drivers.qemu import stored
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Entry, Guests
-from virtd.drivers.qemu.host.capabilities import Capabilities
-from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 from virtd.state import files
 from virtd.state.commit import Generation
 from virtd.state.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from virtd.conf.domain import Domain as Config
+    from virtd.drivers.qemu.host.capabilities import Capabilities
+    from virtd.drivers.qemu.status import Status
 
 # How many parsed definitions a process keeps: as many as a busy management client asks for again and again.
 PARSED_KEPT = 256
@@ -33,8 +38,18 @@ class Instance:
     def __init__(self, paths: Paths) -> None:
         self.generation = Generation(paths.runtime)
         self.guests = Guests(paths, self.generation)
-        self.capabilities = Capabilities(paths)
+        self._paths = paths
+        self._capabilities: Capabilities | None = None
         self.parsed: dict[str, tuple[files.Identity, Config]] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What QEMU and the host can do."""
+        if self._capabilities is None:
+            from virtd.drivers.qemu.host.capabilities import Capabilities
+
+            self._capabilities = Capabilities(self._paths)
+        return self._capabilities
 
 
 _instances: dict[Paths, Instance] = {}
@@ -68,13 +83,17 @@ class DriverBase(Driver):
         self.instance = instance(context.paths)
         self.generation = self.instance.generation
         self.guests = self.instance.guests
-        self.capabilities = self.instance.capabilities
         # What the client has associated with guests (descriptors.py): uuid → group → descriptors.
         self.descriptors: dict[str, dict[str, list[int]]] = {}
         self._prepare()
 
     def _prepare(self) -> None:
         """For the parts: set up what they keep for the connection."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What QEMU and the host can do."""
+        return self.instance.capabilities
 
     def clean(self) -> bool:
         # A guest that is bound to this process must not outlive its client because the process serves another one.
@@ -147,6 +166,10 @@ class DriverBase(Driver):
         Raises:
             VirtError: what is wrong with it.
         """
+        from virtd.conf.domain import parse_domain
+        from virtd.conf.xml import schema
+        from virtd.conf.xml.document import parse_document
+
         if validate:
             schema.validate(parse_document(xml, "domain_definition", domain=c.VIR_FROM_DOMAIN), "domain.rng")
         return parse_domain(xml, self.capabilities.host())
@@ -203,6 +226,8 @@ class DriverBase(Driver):
         return live, config
 
     def _parse(self, path: str, entry: Entry, *, live: bool) -> Config:
+        from virtd.drivers.qemu import stored
+
         identity = files.identity(path)
         parsed = self.instance.parsed
         known = parsed.get(path)

@@ -15,20 +15,25 @@
 All but private/ belongs to the user virtd runs as: a guest that broke out of QEMU must not be able to lie to us.
 """
 
+from __future__ import annotations
+
 import json
 import os
-import socket
-from collections.abc import Mapping, Sequence
 
 from virtd import constants as c
 from virtd import deadlines
-from virtd.conf.domain import Domain as Config
-from virtd.conf.domain import format_domain
-from virtd.drivers.qemu import shape, status
-from virtd.drivers.qemu.monitor.client import Event, Monitor
-from virtd.drivers.qemu.status import Status
+from virtd.drivers.qemu import shape
 from virtd.errors import VirtError
 from virtd.state import files, locks, sockets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping, Sequence
+
+    from virtd.conf.domain import Domain as Config
+    from virtd.drivers.qemu.monitor.client import Event, Monitor
+    from virtd.drivers.qemu.status import Status
 
 CHANGE_SECONDS = 30.0  # how long a monitor may take for the answer to a change
 QUERY_SECONDS = 10.0  # … to a query
@@ -62,7 +67,7 @@ class Guest:
         self.private = f"{self.directory}/private"
 
     @classmethod
-    def of(cls, base: str, config: Config) -> "Guest":
+    def of(cls, base: str, config: Config) -> Guest:
         """The directory of the guest of a configuration."""
         return cls(base, *identity(config))
 
@@ -76,6 +81,8 @@ class Guest:
         What virDomainGetXMLDesc answers stands in the file as it is. Passwords stand in a second one, where there
         are any; else the second one is empty.
         """
+        from virtd.conf.domain import format_domain
+
         text, secrets = (format_domain(config, live=True, secure=secure) for secure in (False, True))
         return [
             files.prepare(self.live_path, text.encode(errors="surrogateescape"), durable=False),
@@ -106,6 +113,8 @@ class Guest:
             MonitorClosed: QEMU has ended.
             DeadlineExceeded: QEMU did not answer in time.
         """
+        from virtd.drivers.qemu.monitor.client import Monitor
+
         return Monitor(self.monitor_path, self.name, CHANGE_SECONDS)
 
     def busy(self) -> float | None:
@@ -115,9 +124,11 @@ class Guest:
 
     def status(self) -> Status | None:
         """The guest's run-time facts; None if it has ended."""
+        from virtd.drivers.qemu import status
+
         return status.load(self.status_path)
 
-    def control(self) -> "Control":
+    def control(self) -> Control:
         """A connection to the guest's supervisor.
 
         Raises:
@@ -176,7 +187,7 @@ class Control:
         except OSError as error:
             raise files.os_error(error, f"cannot reach the supervisor of guest '{guest.name}'") from None
 
-    def __enter__(self) -> "Control":
+    def __enter__(self) -> Control:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,17 +4,14 @@ What was read is kept for as long as the generation stands and all supervisors l
 again. A guest whose supervisor has died gets a new one here, by whoever looks first.
 """
 
+from __future__ import annotations
+
 import json
 import os
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from virtd import constants as c
 from virtd import uuids
-from virtd.drivers.qemu import status
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.qemu.run import supervisor
-from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 from virtd.state import files, locks
@@ -22,7 +19,13 @@ from virtd.state.commit import Generation
 from virtd.state.deaths import Deaths
 from virtd.state.definitions import DefinitionDirectory
 from virtd.state.paths import Paths
-from virtd.state.undo import undo
+from virtd.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from virtd.drivers.qemu.status import Status
 
 
 class Entry(NamedTuple):
@@ -57,7 +60,7 @@ class View:
         self.by_name = {entry.name: entry for entry in self}
         self.by_id = {entry.id: entry for entry in self if entry.active}
 
-    def changed(self, entries: dict[str, Entry | None]) -> "View":
+    def changed(self, entries: dict[str, Entry | None]) -> View:
         """The view that differs in some guests: uuid → what it is now; None if it is no more."""
         made = View(())
         made.by_uuid, made.by_name, made.by_id = self.by_uuid.copy(), self.by_name.copy(), self.by_id.copy()
@@ -166,6 +169,8 @@ class Guests:
 
     def starting(self) -> list[Status]:
         """What is known of guests whose start is under way. No view has them: nobody has been told of them yet."""
+        from virtd.drivers.qemu import status
+
         active = self.view().by_uuid
         found = []
         for uuid in os.listdir(self.running):
@@ -177,6 +182,8 @@ class Guests:
 
     def taken_ports(self) -> set[int]:
         """The ports of all guests that run or start; the ports' lock is held."""
+        from virtd.drivers.qemu import status
+
         taken: set[int] = set()
         for entry in os.scandir(self.running):
             found = status.load(f"{entry.path}/status") if entry.is_dir() else None
@@ -257,6 +264,8 @@ class Guests:
             return None
         if known is not None and known[0] == identity:
             return known
+        from virtd.drivers.qemu import status
+
         found = status.load(path)
         return None if found is None else (identity, found)
 
@@ -274,6 +283,8 @@ class Guests:
                 return True
             if not found.active and locks.probe(guest.lock_path)[0]:
                 return True  # its start is under way
+            from virtd.drivers.qemu.run import supervisor
+
             supervisor.replace(guest, self.generation, self.definitions.path(found.name), self.log_path(found.name))
             return False
         # Nothing had been started yet. Only if its starter has died does nobody hold the lock.
@@ -284,6 +295,9 @@ class Guests:
         if locks.probe(guest.supervisor_path)[0]:
             lock.release()
             return True
+        from virtd.drivers.qemu.run import interfaces as _interfaces  # noqa: F401 - how its notes are undone
+        from virtd.state.undo import undo
+
         undo(guest.undo_path)
         files.remove(guest.status_path)
         guest.unlock(lock)

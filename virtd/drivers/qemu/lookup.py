@@ -1,18 +1,17 @@
-"""Finding guests, and what is known of them without asking anybody: lists, look-ups, state, XML."""
+"""Finding guests, and what is known of them without asking anybody: lists, look-ups, state, XML.
+
+A driver by itself, for programs of a moment that ask no more than that (virtd.drivers.open_connection): what only some
+of its calls need, they import themselves.
+"""
 
 from virtd import constants as c
 from virtd import uuids
-from virtd.conf.domain import format_domain
-from virtd.drivers.qemu import stored
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import vcpu_count
 from virtd.drivers.qemu.guests import Entry
-from virtd.drivers.qemu.run import guestcpu
-from virtd.drivers.qemu.stats import facts
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
 from virtd.state import files
-from virtd.state.process import stat_fields
 
 _CLOCK_TICKS = 100  # per second; USER_HZ, which Linux fixes for /proc on all its machines
 
@@ -128,6 +127,8 @@ class Lookup(DriverBase):
         state, _ = self.guests.last_state(entry)
         status = entry.status
         if status is None:
+            from virtd.drivers.qemu.stats import facts
+
             sizes = facts.sizes(self.guests.definitions.path(entry.name))
             if sizes is None:  # edited by hand
                 config = self.config(entry)
@@ -171,6 +172,10 @@ class Lookup(DriverBase):
             | c.VIR_DOMAIN_XML_MIGRATABLE,
             "qemuDomainGetXMLDesc",
         )
+        from virtd.conf.domain import format_domain
+        from virtd.drivers.qemu import stored
+        from virtd.drivers.qemu.run import guestcpu
+
         entry = self.guests.find(domain)
         # The file still has what the guest has let go of lately.
         whole = entry.status is not None and not entry.status.gone
@@ -201,6 +206,8 @@ class Lookup(DriverBase):
 
 def _cpu_time(pid: int) -> int:
     """CPU time of a process and all its threads in ns: proc(5), stat fields 14 and 15."""
+    from virtd.state.process import stat_fields
+
     fields = stat_fields(pid)
     if fields is None:
         return 0
