@@ -11,8 +11,6 @@ from virtd.drivers.qemu.command.line import unsupported
 
 REFUSED: dict[str, dict[str, str]] = {
     "Info": {"loadparm": "<boot loadparm>", "cookie": "<cookie>"},
-    "DeviceSeclabel": {"label": "a security label of a device's source"},
-    "Seclabel": {"label": "<seclabel> with a static label", "baselabel": "<baselabel>"},
     "Controller": {
         "max_grant_frames": "<controller maxGrantFrames>",
         "max_event_channels": "<controller maxEventChannels>",
@@ -49,15 +47,15 @@ INERT: dict[str, tuple[str, ...]] = {
         *("qemu_namespace", "title", "description", "metadata", "emulator", "resource", "vcpu_placement"),
         # What guests do at their end is the supervisor's matter. Nothing takes locks that could be lost.
         *("on_poweroff", "on_reboot", "on_crash", "on_lockfailure"),
-        # DAC is what QEMU runs as; other security drivers there are none.
+        # Who QEMU runs as is seen to by who starts it.
         "seclabels",
         # Of containers.
         *("uidmap", "gidmap"),
         # libvirt's own names for what a QEMU can do, which virtd asks QEMU itself.
         *("qemu_add", "qemu_del"),
     ),
-    "Seclabel": ("relabel", "imagelabel"),
-    "DeviceSeclabel": ("relabel", "label_skip"),
+    "Seclabel": ("relabel", "label", "imagelabel", "baselabel"),
+    "DeviceSeclabel": ("relabel", "label", "label_skip"),
     "FileSource": ("seclabels",),
     "PathSource": ("seclabels",),
     "PipeSource": ("seclabels",),

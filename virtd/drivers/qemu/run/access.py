@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from virtd import constants as c
@@ -44,6 +44,18 @@ class Use(NamedTuple):
     path: str
     alias: str
     alone: bool
+
+
+class Owner(NamedTuple):
+    """Who a file is to belong to.
+
+    Attributes:
+        user: who; None: it is let be.
+        always: even if he can use it as it is.
+    """
+
+    user: User | None
+    always: bool = False
 
 
 class Held(NamedTuple):
@@ -102,7 +114,9 @@ def release(held: list[Held]) -> None:
         os.close(held.pop().descriptor)
 
 
-def open_way(command: "Command", user: User, records: str, guest: str) -> None:
+def open_way(
+    command: "Command", user: User, records: str, guest: str, whose: Callable[[str], Owner] | None = None
+) -> None:
     """Let QEMU's user have the files that a command opens.
 
     Args:
@@ -110,13 +124,16 @@ def open_way(command: "Command", user: User, records: str, guest: str) -> None:
         user: who QEMU runs as.
         records: where is written down whom files belong to (owners.py).
         guest: the guest's directory.
+        whose: who a file is to belong to; by default all of them to QEMU's user.
 
     Raises:
         VirtError: VIR_ERR_SYSTEM_ERROR; of an image it says what keeps him from it.
     """
     images = {use.path for use in command.images}
     for path, writable in command.files:
-        owners.lend(records, path, user, guest, write=writable)
+        owner = Owner(user) if whose is None else whose(path)
+        if owner.user is not None:
+            owners.lend(records, path, owner.user, guest, write=writable, always=owner.always)
         if path in images:
             check_entry(path, user, write=writable)
 

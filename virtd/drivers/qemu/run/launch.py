@@ -31,6 +31,7 @@ from virtd.drivers.qemu.run import (
     displays,
     guestcpu,
     interfaces,
+    labels,
     prepare,
     supervisor,
     tpm,
@@ -173,15 +174,19 @@ def _await_supervisor(guest: Guest) -> None:
 
 
 def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner) -> None:
-    _make_private(guest, driver.capabilities.user)
+    labels.check(config, driver.capabilities.user)
+    user = labels.user_of(config, driver.capabilities.user)
+    _make_private(guest, user)
     assign_aliases(config)
     displays.resolve(driver.context, config)
     with displays.choose_ports(driver.guests, guest, found, config):
-        _launch_prepared(driver, guest, found, config, manner)
+        _launch_prepared(driver, guest, found, config, manner, user)
 
 
-def _launch_prepared(driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner) -> None:
-    user, binary = driver.capabilities.user, driver.capabilities.binary_for(config)
+def _launch_prepared(
+    driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner, user: confine.User | None
+) -> None:
+    binary = driver.capabilities.binary_for(config)
     volumes.look_up(driver.context, config)
     with ExitStack() as stack:
         helper, backend = None, tpm.emulator(config)
@@ -191,7 +196,7 @@ def _launch_prepared(driver: "DriverBase", guest: Guest, found: Status, config: 
             stack.callback(helper.close)
         plugged = interfaces.plug(driver.context, guest, config)
         stack.callback(plugged.close)
-        _start_qemu(driver, guest, found, config, manner, binary, plugged, helper, stack)
+        _start_qemu(driver, guest, found, config, manner, binary, plugged, helper, stack, user)
 
 
 def _start_qemu(
@@ -204,8 +209,8 @@ def _start_qemu(
     plugged: interfaces.Plugged,
     helper: tpm.Helper | None,
     stack: ExitStack,
+    user: confine.User | None,
 ) -> None:
-    user = driver.capabilities.user
     for descriptors in (*plugged.taps.values(), *plugged.vhosts.values()):
         descriptors[:] = [confine.raised(descriptor) for descriptor in descriptors]
     monitors = [(name, confine.raised(listen(f"{guest.directory}/{name}.sock", 0o600).detach())) for name in _MONITORS]
@@ -216,7 +221,8 @@ def _start_qemu(
         try:
             held += access.lock(command.images)
             if user is not None:
-                access.open_way(command, user, driver.guests.owners, guest.directory)
+                whose = labels.whose(config, user)
+                access.open_way(command, user, driver.guests.owners, guest.directory, whose)
             prepare.describe(config, command.disks, user)
             found.disks = {node: list(names) for node, names in command.disks.items()}
             environment = confine.environment(guest.private, privileged=driver.paths.privileged)

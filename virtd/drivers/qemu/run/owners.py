@@ -16,7 +16,7 @@ from virtd.state import files, locks, undo
 _CALL = "a change of the owner of an image"
 
 
-def lend(directory: str, path: str, user: User, guest: str, *, write: bool) -> None:
+def lend(directory: str, path: str, user: User, guest: str, *, write: bool, always: bool = False) -> None:
     """Make QEMU's user own a file for as long as a guest uses it, unless he can use it anyway.
 
     Args:
@@ -25,6 +25,7 @@ def lend(directory: str, path: str, user: User, guest: str, *, write: bool) -> N
         user: who is to own it.
         guest: the guest's directory in the run-time directory.
         write: whether he writes to it, too.
+        always: make him its owner even if he can use it anyway.
 
     Raises:
         VirtError: VIR_ERR_SYSTEM_ERROR.
@@ -36,20 +37,22 @@ def lend(directory: str, path: str, user: User, guest: str, *, write: bool) -> N
     try:
         found = os.fstat(descriptor)
         record_path = f"{directory}/{found.st_dev:x}-{found.st_ino:x}.json"
-        if not os.path.exists(record_path) and _usable(found, user, write):
+        if not os.path.exists(record_path) and _usable(found, user, write, always):
             return
         files.make_directory(directory)
         with locks.held(f"{directory}/lock", _CALL, what="lock of the images' owners"):
-            _lend(record_path, path, descriptor, user, guest, write=write)
+            _lend(record_path, path, descriptor, user, guest, write=write, always=always)
     finally:
         os.close(descriptor)
 
 
-def _usable(found: os.stat_result, user: User, write: bool) -> bool:
+def _usable(found: os.stat_result, user: User, write: bool, always: bool) -> bool:
+    if always:
+        return (found.st_uid, found.st_gid) == (user.uid, user.gid)
     return found.st_uid == user.uid or may_use(found, user, os.R_OK | (os.W_OK if write else 0))
 
 
-def _lend(record_path: str, path: str, descriptor: int, user: User, guest: str, *, write: bool) -> None:
+def _lend(record_path: str, path: str, descriptor: int, user: User, guest: str, *, write: bool, always: bool) -> None:
     found = os.fstat(descriptor)
     record = _read(record_path)
     if record is not None:
@@ -63,7 +66,7 @@ def _lend(record_path: str, path: str, descriptor: int, user: User, guest: str, 
             record = None
     if record is None:
         files.remove(record_path)
-        if _usable(found, user, write):
+        if _usable(found, user, write, always):
             return
         # The file itself, whatever links lead to it: the link may point elsewhere when the guest ends.
         record = {"path": os.path.realpath(path), "inode": found.st_ino, "guests": []}
@@ -72,7 +75,7 @@ def _lend(record_path: str, path: str, descriptor: int, user: User, guest: str, 
         undo.note(f"{guest}/undo", "owner", record=record_path, guest=guest)
         record["guests"].append(guest)
     files.replace(record_path, json.dumps(record).encode(), durable=False)
-    if found.st_uid != user.uid:
+    if found.st_uid != user.uid or always:
         try:
             os.chown(f"/proc/self/fd/{descriptor}", user.uid, user.gid)
         except OSError as error:

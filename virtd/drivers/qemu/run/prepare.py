@@ -7,10 +7,9 @@ from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.chardev import Channel, Console, Parallel, PtySource, Serial
 from virtd.conf.domain.cpu import Cpu
 from virtd.conf.domain.disk import BackingStore
-from virtd.conf.domain.os import Seclabel
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.monitor.client import Monitor
-from virtd.drivers.qemu.run import confine, guestcpu
+from virtd.drivers.qemu.run import confine, guestcpu, labels
 
 # QEMU's node names, as the command line gives them.
 _IMAGE = re.compile(r"libvirt-([0-9]+)-format")
@@ -39,9 +38,7 @@ def describe(config: Config, disks: Mapping[str, tuple[str, str]], user: confine
                 number += 1
                 below.index = number
                 below.backing = below = below.backing or BackingStore()
-    if user is not None and not any(label.model == "dac" for label in config.seclabels):
-        label = Seclabel(type="dynamic", model="dac", relabel=True, label=user.label, imagelabel=user.label)
-        config.seclabels.append(label)
+    labels.describe(config, user)
 
 
 def after_start(config: Config, monitor: Monitor) -> Cpu | None:
