@@ -16,7 +16,7 @@ from virtd.drivers.network import life, supervisor
 from virtd.drivers.network.running import Running, Status, load_status
 from virtd.errors import VirtError
 from virtd.protocol.records import Network
-from virtd.state import files, locks
+from virtd.state import files, kept, locks
 from virtd.state.commit import Generation
 from virtd.state.deaths import Deaths
 from virtd.state.definitions import DefinitionDirectory
@@ -114,18 +114,14 @@ class Networks:
             VirtError: VIR_ERR_NO_NETWORK, the definition has gone meanwhile.
         """
         path = self.definitions.path(entry.name)
-        identity = files.identity(path)
-        known = self._parsed.get(path)
-        if known is not None and known[0] == identity:
-            return known[1]
-        content = files.read(path)
-        if content is None or identity is None:
+
+        def make(content: bytes) -> Config:
+            return parse_network(content.decode(errors="surrogateescape"))
+
+        config = kept.get(self._parsed, path, make, most=_PARSED_KEPT)
+        if config is None:
             text = f"no network with matching name '{entry.name}'"
             raise VirtError(c.VIR_ERR_NO_NETWORK, text, domain=c.VIR_FROM_NETWORK)
-        config = parse_network(content.decode(errors="surrogateescape"))
-        if len(self._parsed) >= _PARSED_KEPT:
-            self._parsed.clear()
-        self._parsed[path] = identity, config
         return config
 
     def bridges(self, *, but: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Entry, Guests
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
-from virtd.state import files
+from virtd.state import files, kept
 from virtd.state.commit import Generation
 from virtd.state.paths import Paths
 
@@ -228,18 +228,12 @@ class DriverBase(Driver):
     def _parse(self, path: str, entry: Entry, *, live: bool) -> Config:
         from virtd.drivers.qemu import stored
 
-        identity = files.identity(path)
-        parsed = self.instance.parsed
-        known = parsed.get(path)
-        if known is not None and known[0] == identity:
-            return known[1]
-        content = files.read(path)
-        if content is None or identity is None:
-            if live:
-                raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_QEMU)
-            raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching name '{entry.name}'")
-        config = stored.read(content, self.capabilities.host(), live=live)
-        if len(parsed) >= PARSED_KEPT:
-            parsed.clear()
-        parsed[path] = identity, config
-        return config
+        def make(content: bytes) -> Config:
+            return stored.read(content, self.capabilities.host(), live=live)
+
+        config = kept.get(self.instance.parsed, path, make, most=PARSED_KEPT)
+        if config is not None:
+            return config
+        if live:
+            raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_QEMU)
+        raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching name '{entry.name}'")

@@ -18,10 +18,13 @@ from virtd.drivers.storage.backends import Backend, Surroundings, backend
 from virtd.drivers.storage.jobs import Jobs
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool
-from virtd.state import files, locks
+from virtd.state import files, kept, locks
 from virtd.state.commit import Generation
 from virtd.state.definitions import DefinitionDirectory
 from virtd.state.paths import Paths
+
+# How many parsed definitions a process keeps.
+_PARSED_KEPT = 256
 
 
 class Entry(NamedTuple):
@@ -217,14 +220,7 @@ class Pools:
                 yield Entry(config.name, uuid, False, False, True)
 
     def _parse(self, path: str) -> Pool | None:
-        identity = files.identity(path)
-        known = self._parsed.get(path)
-        if identity is None:
-            self._parsed.pop(path, None)
-            return None
-        if known is None or known[0] != identity:
-            content = files.read(path)
-            if content is None:
-                return None
-            known = self._parsed[path] = identity, parse_pool(content.decode(errors="surrogateescape"))
-        return known[1]
+        def make(content: bytes) -> Pool:
+            return parse_pool(content.decode(errors="surrogateescape"))
+
+        return kept.get(self._parsed, path, make, most=_PARSED_KEPT)

@@ -8,11 +8,8 @@ from typing import NamedTuple
 from lxml import etree
 
 from virtd.drivers.qemu import stored
-from virtd.state import files
+from virtd.state import files, kept
 
-# How many guests' facts a process keeps.
-_KEPT = 4096
-_SIZES_KEPT = 1 << 15
 # Where the name of an image stands, by the kind of its source.
 _SOURCE_NAMES = ("file", "dev", "dir", "name", "volume", "path")
 
@@ -58,44 +55,34 @@ class Facts(NamedTuple):
 
 Sizes = tuple[int, int, int]  # memory and current memory in KiB, virtual CPUs
 
+# How many guests a process keeps them of.
+_FACTS_KEPT = 4096
+_SIZES_KEPT = 1 << 15
+
 _facts: dict[str, tuple[files.Identity, Facts]] = {}
 _sizes: dict[str, tuple[files.Identity, Sizes]] = {}
 
 
 def sizes(path: str) -> Sizes | None:
     """How large a guest is that does not run, by its definition; None if virtd did not write it as it is."""
-    identity = files.identity(path)
-    known = _sizes.get(path)
-    if known is not None and known[0] == identity:
-        return known[1]
-    content = files.read(path)
-    written = None if content is None else stored.untouched(content)
-    if written is None or identity is None:
-        _sizes.pop(path, None)
-        return None
-    root = etree.fromstring(written[0], etree.XMLParser(resolve_entities=False, no_network=True))
-    if len(_sizes) >= _SIZES_KEPT:
-        _sizes.clear()
-    found = _gather(root, devices=False)
-    _sizes[path] = identity, (found.memory, found.current_memory, found.vcpus)
-    return _sizes[path][1]
+
+    def make(content: bytes) -> Sizes | None:
+        written = stored.untouched(content)
+        if written is None:
+            return None
+        found = _gather(_parse(written[0]), devices=False)
+        return found.memory, found.current_memory, found.vcpus
+
+    return kept.get(_sizes, path, make, most=_SIZES_KEPT)
 
 
 def read(path: str) -> Facts | None:
     """The facts of the guest whose XML a file holds; None if there is no such file (any more)."""
-    identity = files.identity(path)
-    known = _facts.get(path)
-    if known is not None and known[0] == identity:
-        return known[1]
-    content = files.read(path)
-    if content is None or identity is None:
-        _facts.pop(path, None)
-        return None
-    root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, no_network=True))
-    if len(_facts) >= _KEPT:
-        _facts.clear()
-    _facts[path] = identity, _gather(root)
-    return _facts[path][1]
+    return kept.get(_facts, path, lambda content: _gather(_parse(content)), most=_FACTS_KEPT)
+
+
+def _parse(content: bytes) -> etree._Element:
+    return etree.fromstring(content, etree.XMLParser(resolve_entities=False, no_network=True))
 
 
 def _gather(root: etree._Element, *, devices: bool = True) -> Facts:
