@@ -45,6 +45,28 @@ def undo(path: str) -> None:
     files.remove(path)
 
 
+def undo_some(path: str, meant: Callable[[dict[str, Any]], bool]) -> None:
+    """Undo what is written down of one part, which goes before the whole; the rest stays written down.
+
+    Args:
+        path: the undo file; its lock is held.
+        meant: tells of an entry whether it belongs to the part.
+    """
+    lines = (files.read(path) or b"").splitlines()
+    kept = []
+    for line in reversed(lines):
+        try:
+            table = json.loads(line)
+            if not meant(table):
+                kept.append(line)
+                continue
+            KINDS[table["kind"]](table)
+        except (ValueError, KeyError, OSError, VirtError):
+            continue  # as above
+    if len(kept) < len(lines):
+        files.replace(path, b"".join(line + b"\n" for line in reversed(kept)), durable=False)
+
+
 def _group(table: dict[str, Any]) -> None:
     """Remove a control group, which is empty by now."""
     os.rmdir(table["path"])

@@ -152,7 +152,7 @@ def test_media_are_changed(instance: Instance, domain: Domain) -> None:
     assert first in driver.domain_get_xml_desc(domain, INACTIVE)
     with pytest.raises(VirtError, match="disk source can be changed only in removable drives"):
         driver.domain_update_device_flags(domain, disk(first, "hda", "ide"), LIVE)
-    with pytest.raises(VirtError, match="target hdb doesn't exist"):
+    with pytest.raises(VirtError, match="internal error: disk 'hdb' not found"):
         driver.domain_update_device_flags(domain, disk(first, "hdb", "ide"), LIVE)
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 from virtd import constants as c
 from virtd.conf.domain.base import Address, Device, Reconnect, VirtioOptions
 from virtd.conf.domain.errors import conf_error, xml_error
+from virtd.conf.netdev import Bandwidth
 from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
 from virtd.conf.xml.types import MAC, ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice
 from virtd.errors import VirtError
@@ -132,31 +133,6 @@ class Vlan(Model):
             self.trunk = True
 
 
-class Rate(Model):
-    """A limit of traffic in KiB/s, bursts in KiB."""
-
-    average = attr("@average", ULONG)
-    peak = attr("@peak", ULONG)
-    floor = attr("@floor", ULONG)
-    burst = attr("@burst", ULONG)
-
-
-class Bandwidth(Model):
-    """Limits of traffic, as the guest's end sees it."""
-
-    inbound = sub("inbound", Rate)
-    outbound = sub("outbound", Rate)
-
-    def loaded(self, el: Element, view: View) -> None:
-        """A limit limits something; a guarantee is for what comes in."""
-        if self.outbound is not None and self.outbound.floor is not None:
-            text = "'floor' attribute allowed only in <inbound> element"
-            raise VirtError(UNSUPPORTED, text)
-        for rate in (self.inbound, self.outbound):
-            if rate is not None and rate.average is None and rate.floor is None:
-                raise VirtError(c.VIR_ERR_XML_DETAIL, "Missing mandatory average or floor attributes")
-
-
 class Offloads(Model):
     """What virtio may leave to the other side."""
 
@@ -241,8 +217,11 @@ class NetworkSource(InterfaceSource, kind="network"):
 
 
 class BridgeSource(InterfaceSource, kind="bridge"):
-    """A bridge of the host."""
+    """A bridge of the host; while the guest runs, perhaps as what a network has chosen."""
 
+    network = attr("source/@network", live=True)
+    portgroup = attr("source/@portgroup", live=True)
+    portid = attr("source/@portid", live=True)
     bridge = attr("source/@bridge", required=True)
 
 
@@ -253,8 +232,11 @@ class InternalSource(InterfaceSource, kind="internal"):
 
 
 class DirectSource(InterfaceSource, kind="direct"):
-    """A macvtap on a device of the host."""
+    """A macvtap on a device of the host; while the guest runs, perhaps as what a network has chosen."""
 
+    network = attr("source/@network", live=True)
+    portgroup = attr("source/@portgroup", live=True)
+    portid = attr("source/@portid", live=True)
     dev = attr("source/@dev", required=True)
     mode = attr(
         "source/@mode",

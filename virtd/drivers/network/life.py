@@ -62,8 +62,7 @@ def _bring_up_bridge(running: Running, status: Status, network: Network) -> None
         links.add_address(bridge, ipaddress.ip_interface((ip.host_address, ip.network.prefixlen)))
     links.change(bridge, up=True)
     if network.bandwidth is not None:
-        undo.note(running.undo_path, "limits", bridge=bridge)
-        bandwidth.apply(bridge, network.bandwidth)
+        bandwidth.apply(bridge, network.bandwidth, running.undo_path)
     for route in network.routes:
         gateway = sockaddr.parse(route.gateway or "")
         assert gateway is not None
@@ -172,9 +171,4 @@ def _undo_rules(table: dict[str, int | str]) -> None:
     firewall.remove(str(table["bridge"]))
 
 
-def _undo_limits(table: dict[str, int | str]) -> None:
-    """Remove a network's limits of bandwidth."""
-    bandwidth.remove(str(table["bridge"]))
-
-
-undo.KINDS.update(bridge=_undo_bridge, rules=_undo_rules, limits=_undo_limits)
+undo.KINDS.update(bridge=_undo_bridge, rules=_undo_rules)

@@ -7,12 +7,17 @@ guest's own lock only: the lock of all definitions is never held while somebody 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from virtd.conf.domain import Domain as Config
+from virtd.conf.domain.interface import Interface
+from virtd.drivers.qemu.driverbase import without
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.lifecycle import Lifecycle
 from virtd.drivers.qemu.plug import live as plugging
+from virtd.drivers.qemu.plug.kinds import all_devices
+from virtd.drivers.qemu.run import interfaces
 from virtd.protocol.records import Domain
 from virtd.state import files
 
@@ -93,15 +98,30 @@ class Changes(Lifecycle):
     def settle(self, entry: Entry) -> None:
         """Write down what a guest has let go of, and remove what QEMU had for it; the guest's lock is held."""
         assert entry.status is not None
-        guest, gone = self.guest(entry), entry.status.gone
-        before, after = self.whole(entry), self.live(entry)
-        plugging.clean_up(guest, [one for one in plugging.devices(before) if one.info.alias in gone])
+        gone = entry.status.gone
+        before = self.whole(entry)
+        self._forget(entry, before, self.live(entry), [one for one in all_devices(before) if one[1].info.alias in gone])
+        with self.guest(entry).control() as control:
+            control.facts(forget=gone)
+
+    def drop(self, entry: Entry, kind: str, device: Any) -> None:
+        """Take away what the guest need not let go of: QEMU alone has it; the guest's lock is held."""
+        before = self.live(entry)
+        after = without(before, [device.info.alias])
+        self._forget(entry, before, after, [(kind, device)])
+        with self.generation.commit() as change:
+            self.domain_event(change, entry.reference, "device-removed", device.info.alias)
+
+    def _forget(self, entry: Entry, before: Config, after: Config, gone: list[tuple[str, Any]]) -> None:
+        guest = self.guest(entry)
+        plugging.clean_up(before, self.capabilities.binary_for(before), guest, gone)
+        for _, device in gone:
+            if isinstance(device, Interface):
+                interfaces.release(guest, device)
         pending = guest.prepare_live(after)
         with self.generation.commit() as change:
             for file in pending:
                 change.publish(file)
-        with guest.control() as control:
-            control.facts(forget=gone)
 
     def _commit(self, entry: Entry, pending: list[files.Pending], events: list[Told] | None) -> None:
         with self.generation.commit() as change:

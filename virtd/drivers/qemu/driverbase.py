@@ -65,10 +65,13 @@ def instance(paths: Paths) -> Instance:
 
 def without(config: Config, aliases: Sequence[str]) -> Config:
     """A copy of a live configuration, less the devices of some aliases."""
+    from virtd.drivers.qemu.plug.config import take_out
+    from virtd.drivers.qemu.plug.kinds import all_devices
+
     config = config.copy()
-    for name in ("disks", "interfaces", "rngs"):
-        devices = getattr(config, name)
-        devices[:] = [one for one in devices if one.info.alias not in aliases]
+    for kind, device in list(all_devices(config)):
+        if device.info.alias in aliases:
+            take_out(config, kind, device)
     return config
 
 

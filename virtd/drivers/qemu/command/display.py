@@ -105,7 +105,7 @@ def _vnc(line: Line, graphics: Graphics) -> None:
     words["share"] = vnc.share_policy
     if vnc.passwd is not None:
         words["password"] = True
-        line.command.commands += _password("vnc", vnc.passwd, vnc.connected, vnc.passwd_valid_to)
+        line.command.commands += password("vnc", vnc.passwd, vnc.connected, vnc.passwd_valid_to)
     words["power-control"] = vnc.power_control
     audio = vnc.audio_id or (line.config.audios[0].id if line.config.audios else None)
     words["audiodev"] = None if audio is None else f"audio{audio}"
@@ -132,7 +132,7 @@ def _spice(line: Line, graphics: Graphics) -> None:
         words |= {"port": spice.port or 0, "addr": _address(listen, spice.listen)}
     words["agent-mouse"] = {"server": False, "client": True}.get(spice.mouse or "")
     if spice.passwd is not None:
-        line.command.commands += _password("spice", spice.passwd, spice.connected, spice.passwd_valid_to)
+        line.command.commands += password("spice", spice.passwd, spice.connected, spice.passwd_valid_to)
     else:
         words["disable-ticketing"] = True
     channels = ["plaintext-channel=default"] if spice.default_mode == "insecure" else []
@@ -210,9 +210,7 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _password(
-    protocol: str, password: str, connected: str | None, valid_to: str | None
-) -> list[tuple[str, Properties]]:
+def password(protocol: str, password: str, connected: str | None, valid_to: str | None) -> list[tuple[str, Properties]]:
     """The commands that set a display's password, and when it expires."""
     expires = "never"
     if valid_to is not None:

@@ -251,8 +251,8 @@ def _vsock(line: Line, vsock: Vsock) -> Properties:
         return {"guest-cid": vsock.cid or 0}
     try:
         descriptor = os.open("/dev/vhost-vsock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise files.os_error(error, "unable to open vhost-vsock device") from None
+    except OSError:
+        raise unsupported("unable to open vhost-vsock device") from None
     candidates = range(_FIRST_CID, 1 << 31) if vsock.auto is not False else (vsock.cid or 0,)
     for cid in candidates:
         try:

@@ -42,6 +42,7 @@ class Setup:
         vhosts: descriptors of /dev/vhost-net, likewise.
         descriptors: those that a client has associated with the guest, by the name of their group.
         tpm: a socket at whose other end an emulated TPM is.
+        running: whether QEMU runs already, and what is described is to be plugged into it.
         secret: tells the value of a secret that the XML means, needed for a VIR_SECRET_USAGE_TYPE_*.
         undo: the guest's undo file, where files that are made are noted; None if nothing is to be made.
     """
@@ -55,13 +56,14 @@ class Setup:
     vhosts: Mapping[str, Sequence[int]] = field(default_factory=dict)
     descriptors: Mapping[str, Sequence[int]] = field(default_factory=dict)
     tpm: int | None = None
+    running: bool = False
     secret: Callable[[Secret, int], bytes] | None = None
     undo: str | None = None
 
     @property
     def live(self) -> bool:
-        """Whether QEMU will really be started; if not, nothing is opened, and paths stand where descriptors would."""
-        return bool(self.monitors)
+        """Whether there will really be a QEMU; if not, nothing is opened, and paths stand where descriptors would."""
+        return bool(self.monitors) or self.running
 
 
 @dataclass(slots=True)
@@ -225,7 +227,7 @@ class Line:
     def lent_set(self, descriptor: int, what: str) -> str:
         """Hand QEMU an open file, which it finds by the path that is returned; `what` is for who looks at the list."""
         number, self._fdsets = self._fdsets, self._fdsets + 1
-        self.add("add-fd", f"set={number},fd={self.keep(descriptor)},opaque={escape(what)}")
+        self.add_fd(number, descriptor, what)
         return f"/dev/fdset/{number}"
 
     def passed(self, group: str) -> str:
@@ -240,8 +242,12 @@ class Line:
             raise VirtError(c.VIR_ERR_INVALID_ARG, text, domain=c.VIR_FROM_QEMU)
         number, self._fdsets = self._fdsets, self._fdsets + 1
         for descriptor in descriptors:
-            self.add("add-fd", f"set={number},fd={self.keep(os.dup(descriptor))}")
+            self.add_fd(number, os.dup(descriptor), None)
         return f"/dev/fdset/{number}"
+
+    def add_fd(self, number: int, descriptor: int, what: str | None) -> None:
+        """Put a descriptor, which becomes QEMU's, into a set."""
+        self.add("add-fd", join(set=number, fd=self.keep(descriptor), opaque=what))
 
     def _override(self, table: Properties) -> None:
         """Change a device's properties as the guest's own <qemu:override> says."""

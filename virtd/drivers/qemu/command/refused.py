@@ -63,6 +63,8 @@ INERT: dict[str, tuple[str, ...]] = {
     "BlockSource": ("seclabels",),
     "DirSource": ("seclabels",),
     "NetworkSource": ("seclabels", "portgroup", "portid"),
+    "BridgeSource": ("network", "portgroup", "portid"),
+    "DirectSource": ("network", "portgroup", "portid"),
     "NvmeSource": ("seclabels", "managed"),
     "SourceBase": ("seclabels",),
     "VhostUserSource": ("seclabels",),

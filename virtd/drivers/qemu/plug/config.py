@@ -4,47 +4,29 @@ A device that is added goes through the same steps as when the whole guest is de
 and the guest as a whole is checked.
 """
 
+import random
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import assign_aliases
-from virtd.conf.domain.base import Device
+from virtd.conf.domain.base import Device, DriveAddress, PciAddress, UsbAddress
 from virtd.conf.domain.controller import Controller
-from virtd.conf.domain.devices import Filesystem, MemoryDevice, Panic, RedirDevice, Rng, Shmem, Tpm, Watchdog
+from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.disk import Disk
-from virtd.conf.domain.display import Input, Sound, Video
-from virtd.conf.domain.hostdev import Hostdev
+from virtd.conf.domain.hostdev import Hostdev, MdevSource, PciSource, UsbSource
 from virtd.conf.domain.interface import Interface
 from virtd.conf.domain.parse import finish
 from virtd.conf.host import Host
 from virtd.conf.xml.document import parse_document
 from virtd.conf.xml.model import View, local_name
+from virtd.drivers.qemu.plug.kinds import KINDS, all_devices, devices, insert, remove
 from virtd.errors import VirtError
 
-# What can be added to a definition: element, class, list in the configuration.
-_LISTS: dict[str, tuple[type[Device], str]] = {
-    "disk": (Disk, "disks"),
-    "interface": (Interface, "interfaces"),
-    "rng": (Rng, "rngs"),
-    "controller": (Controller, "controllers"),
-    "input": (Input, "inputs"),
-    "watchdog": (Watchdog, "watchdogs"),
-    "sound": (Sound, "sounds"),
-    "video": (Video, "videos"),
-    "hostdev": (Hostdev, "hostdevs"),
-    "redirdev": (RedirDevice, "redirdevs"),
-    "filesystem": (Filesystem, "filesystems"),
-    "shmem": (Shmem, "shmems"),
-    "tpm": (Tpm, "tpms"),
-    "panic": (Panic, "panics"),
-    "memory": (MemoryDevice, "memory_devices"),
-}
-# Elements that are devices, and are of a guest as a whole.
-_OTHERS = {
-    "memballoon", "graphics", "hub", "smartcard", "console", "serial", "parallel", "channel", "audio", "lease",
-    "redirfilter", "iommu", "vsock",
-}  # fmt: skip
+# Elements that are devices, and that nothing can be done with.
+_OTHERS = ("lease", "nvram")
+_MODULES = ("dimm", "nvdimm")
 
 
 class Wanted(NamedTuple):
@@ -53,14 +35,19 @@ class Wanted(NamedTuple):
     Attributes:
         kind: its element.
         xml: the whole description, read anew for each configuration that it goes into.
+        mac: the address that a network card gets which has none: the same in all configurations.
     """
 
     kind: str
     xml: str
+    mac: str
 
-    def read(self) -> Any:
-        """The device, with nothing added."""
-        return _LISTS[self.kind][0].read(_parse(self.xml), View())
+    def read(self, *, live: bool = False) -> Any:
+        """The device, with nothing added; `live` with run-time values, by which one is found again."""
+        element, model = _parse(self.xml), KINDS[self.kind].model
+        if model.by is not None:
+            model = model.variant(element)
+        return model.read(element, View(live=live))
 
 
 def wanted(xml: str, verb: str, *, live: bool) -> Wanted:
@@ -68,71 +55,172 @@ def wanted(xml: str, verb: str, *, live: bool) -> Wanted:
 
     Args:
         xml: the device.
-        verb: 'attach', 'detach', …, for the message.
+        verb: 'attach', 'detach', 'update', for the message.
         live: whether a guest that runs is meant.
 
     Raises:
         VirtError: VIR_ERR_XML_DETAIL, VIR_ERR_CONFIG_UNSUPPORTED, VIR_ERR_OPERATION_UNSUPPORTED.
     """
     kind = local_name(_parse(xml))
-    if kind not in _LISTS:
+    if kind not in KINDS:
         if kind not in _OTHERS:
             text = f"unknown device type '{kind}'"
             raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
         raise unsupported(verb, kind, live=live)
-    return Wanted(kind, xml)
+    what = Wanted(kind, xml, "52:54:00:" + ":".join(f"{random.getrandbits(8):02x}" for _ in range(3)))
+    what.read()
+    return what
 
 
 def unsupported(verb: str, kind: str, *, live: bool) -> VirtError:
-    """A kind of device that cannot come or go."""
-    text = f"{'live' if live else 'persistent'} {verb} of device '{kind}' is not supported"
-    return VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+    """A kind of device that cannot come, go or change."""
+    called = (KINDS[kind].called if kind in KINDS else None) or kind
+    text = f"{'live' if live else 'persistent'} {verb} of device '{called}' is not supported"
+    code = c.VIR_ERR_CONFIG_UNSUPPORTED if live and verb == "update" else c.VIR_ERR_OPERATION_UNSUPPORTED
+    return VirtError(code, text, domain=c.VIR_FROM_QEMU)
 
 
-def add(config: Config, what: Wanted, host: Host, *, live: bool) -> Device:
-    """Add a device, with defaults, address and (live) alias; returns it.
+def saved(kind: str) -> bool:
+    """Whether a definition can get and lose a device of a kind by itself."""
+    return "a" in KINDS[kind].saved
+
+
+def add(config: Config, what: Wanted, host: Host, *, live: bool) -> list[tuple[str, Device]]:
+    """Add a device, with defaults, address and (live) alias.
+
+    Returns:
+        What has to be plugged in, in this order, each with its kind: the device comes last.
 
     Raises:
         VirtError: what is wrong with it, or with the guest that would have it.
     """
     device: Device = what.read()
-    if isinstance(device, Disk) and not live and any(one.target == device.target for one in config.disks):
-        text = f"target {device.target} already exists"
-        raise VirtError(c.VIR_ERR_OPERATION_INVALID, text, domain=c.VIR_FROM_QEMU)
-    controllers = {(one.type, one.index) for one in config.controllers}
-    getattr(config, _LISTS[what.kind][1]).append(device)
-    finish(config, host, inactive=not live)
+    if isinstance(device, Interface) and device.mac is None:
+        device.mac = what.mac
+    _check_memory(config, device)
+    if not live:
+        _check_double(config, device)
+    if isinstance(device, Controller) and device.index in (None, -1):
+        device.index = 1 + max((one.index or 0 for one in config.controllers if one.type == device.type), default=-1)
+    before = {id(one) for one in config.controllers}
+    hubs = len(config.hubs)
     if live:
-        more = {(one.type, one.index) for one in config.controllers} - controllers
-        if more:
-            kind, index = min((one[0] or "", one[1] or 0) for one in more)
-            text = f"Could not find {kind} controller with index {index} required for device"
-            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_DOMAIN)
-        assign_aliases(config)
-    return device
+        _add_scsi(config, device)
+    insert(config, what.kind, device)
+    if isinstance(device, MemoryDevice):
+        _count_memory(config, device, 1)
+    labels = [label.copy() for label in config.seclabels]
+    finish(config, host, inactive=not live)
+    if not live:
+        return [(what.kind, device)]
+    config.seclabels = labels  # those of a running guest are what it runs with
+    new = [one for one in config.controllers if id(one) not in before and one is not device]
+    missing = _missing(config, device, new, more_hubs=len(config.hubs) > hubs)
+    assign_aliases(config)
+    return [*(("controller", one) for one in missing), (what.kind, device)]
 
 
-def find(config: Config, what: Wanted) -> Device:
+def _add_scsi(config: Config, device: Device) -> None:
+    """Let the SCSI controllers that a disk needs be like the one there is."""
+    place = device.info.address
+    known = {one.index: one for one in config.controllers if one.type == "scsi"}
+    if isinstance(device, Disk) and device.bus == "scsi" and isinstance(place, DriveAddress) and known:
+        model = known[min(known, key=lambda index: index or 0)].model
+        for index in range(place.controller + 1):
+            if index not in known:
+                config.controllers.append(Controller(type="scsi", index=index, model=model))
+
+
+def _missing(config: Config, device: Device, new: list[Controller], *, more_hubs: bool) -> list[Controller]:
+    """The controllers that have to be plugged in before a device.
+
+    Raises:
+        VirtError: it needs one that cannot be plugged in.
+    """
+    place = device.info.address
+    for one in new:
+        if one.type == "pci":
+            behind = [device, *(other for other in new if other.type != "pci")]
+            buses = [d.info.address.bus for d in behind if isinstance(d.info.address, PciAddress)]
+            if one.index in buses:
+                raise _internal("No more available PCI slots")
+        elif one.type == "virtio-serial":
+            raise _internal("no virtio-serial controllers are available")
+        elif one.type != "scsi":
+            raise _internal(f"Could not find {one.type} controller with index {one.index} required for device")
+    if more_hubs and isinstance(place, UsbAddress):
+        raise _internal("No free USB ports")
+    # Ports that would only be kept in reserve for the next device.
+    reserve = [one for one in new if one.type == "pci"]
+    config.controllers[:] = [one for one in config.controllers if all(one is not other for other in reserve)]
+    return [one for one in new if one.type == "scsi"]
+
+
+def _internal(text: str) -> VirtError:
+    return VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_DOMAIN)
+
+
+def _check_double(config: Config, device: Device) -> None:
+    """Refuse to define a second device in the place of another."""
+    text = None
+    if isinstance(device, Disk) and any(one.target == device.target for one in config.disks):
+        text = f"target {device.target} already exists"
+    elif isinstance(device, Controller) and _same_controller(config, device):
+        text = f"controller index='{device.index}' already exists"
+    if text is not None:
+        raise VirtError(c.VIR_ERR_OPERATION_INVALID, text, domain=c.VIR_FROM_QEMU)
+
+
+def _same_controller(config: Config, device: Controller) -> bool:
+    return any((one.type, one.index) == (device.type, device.index) for one in config.controllers)
+
+
+def _check_memory(config: Config, device: Device) -> None:
+    """Refuse memory beyond what the guest can have."""
+    most = config.max_memory
+    if isinstance(device, MemoryDevice) and most and (config.memory or 0) + (device.size or 0) > most:
+        size = device.size
+        text = f"Attaching memory device with size '{size}' would exceed domain's maxMemory config size '{most}'"
+        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
+
+
+def _count_memory(config: Config, device: MemoryDevice, sign: int) -> None:
+    """Let the guest's memory be as much more, or less, as a device has."""
+    config.memory = (config.memory or 0) + sign * (device.size or 0)
+    if device.model in _MODULES and config.current_memory is not None:
+        config.current_memory += sign * (device.size or 0)
+
+
+def take_out(config: Config, kind: str, device: Device) -> None:
+    """Take a device, which is one of the configuration's own, out of it; with memory its size goes, too."""
+    if isinstance(device, MemoryDevice):
+        _count_memory(config, device, -1)
+    remove(config, kind, device)
+
+
+def find(config: Config, what: Wanted, *, live: bool) -> Any:
     """The device of a guest that a client's XML means.
 
     Raises:
         VirtError: VIR_ERR_DEVICE_MISSING, VIR_ERR_OPERATION_FAILED: there is none, or more than one.
     """
-    device = what.read()
-    candidates: list[Device] = getattr(config, _LISTS[what.kind][1])
+    device = what.read(live=live)
+    if isinstance(device, Interface):
+        return _find_card(config, device)
+    found = [one for one in devices(config, what.kind) if _meant(one, device)]
+    if not found:
+        raise _no_such(what.kind, device, live=live)
+    return found[0]
+
+
+def _meant(one: Any, device: Any) -> bool:
+    """Whether a device is the one that a description means."""
     match device:
         case Disk():
-            found: list[Device] = [one for one in config.disks if one.target == device.target]
-            missing = f"no target device {device.target}"
-        case Interface():
-            return _find_card(config, device)
-        case _:
-            found = [one for one in candidates if _alike(one, device)]
-            name = "RNG" if what.kind == "rng" else what.kind
-            missing = f"no matching {name} device was found"
-    if not found:
-        raise VirtError(c.VIR_ERR_DEVICE_MISSING, missing, domain=c.VIR_FROM_QEMU)
-    return found[0]
+            return bool(one.target == device.target)
+        case Controller():
+            return (one.type, one.index) == (device.type, device.index)
+    return _alike(one, device)
 
 
 def _find_card(config: Config, wanted_card: Interface) -> Interface:
@@ -145,39 +233,100 @@ def _find_card(config: Config, wanted_card: Interface) -> Interface:
     ]
     if len(found) == 1:
         return found[0]
-    which = f"MAC address {wanted_card.mac}" if wanted_card.mac is not None else "the description"
-    text = f"multiple devices matching {which} found" if found else f"no device matching {which} found"
-    code = c.VIR_ERR_OPERATION_FAILED if found else c.VIR_ERR_DEVICE_MISSING
-    raise VirtError(code, text, domain=c.VIR_FROM_DOMAIN)
+    address, alias = wanted_card.info.address, wanted_card.info.alias or "(<null>)"
+    place = "(<null>)"
+    if isinstance(address, PciAddress):
+        place = f"{address.domain:04x}:{address.bus:02x}:{address.slot:02x}.{address.function:x}"
+    if found:
+        text = f"multiple devices matching MAC address {wanted_card.mac} found"
+        raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_DOMAIN)
+    text = f"no device found at address '{place}' matching MAC address '{wanted_card.mac}' and alias '{alias}'"
+    raise VirtError(c.VIR_ERR_DEVICE_MISSING, text, domain=c.VIR_FROM_DOMAIN)
 
 
 def _alike(one: Device, other: Device) -> bool:
-    """Whether a device is what a description says, which need not name address and alias."""
+    """Whether a device is what a description says, which need not name address, alias, and what was chosen for it."""
     one, other = one.copy(), other.copy()
     if other.info.address is None:
         one.info.address = None
     if other.info.alias is None:
         one.info.alias = None
+    for name in ("port", "model", "current", "driver"):
+        if name in type(other).fields and getattr(other, name) is None:
+            setattr(one, name, None)
     return one == other
 
 
-def find_alias(config: Config, alias: str) -> tuple[str, Device]:
+# What is said when a running guest or a definition has no such device.
+_Words = tuple[str, str]
+_MISSING: dict[str, _Words] = {
+    "disk": ("disk {target} not found", "no target device {target}"),
+    "controller": ("controller {type}:{index} not found", "device not present in domain configuration"),
+    "rng": ("no matching RNG device was found", "no matching RNG device was found"),
+    "redirdev": ("no matching redirdev was not found", "no matching redirdev was not found"),
+    "watchdog": (
+        "watchdog device not present in domain configuration",
+        "domain has no watchdog",
+    ),
+    "shmem": (
+        "model '{model}' shmem device not present in domain configuration",
+        "matching shmem device was not found",
+    ),
+    "memory": (
+        "model '{model}' memory device not present in the domain configuration",
+        "matching memory device was not found",
+    ),
+    "vsock": ("matching vsock device not found", "matching vsock device not found"),
+    "input": ("matching input device not found", "matching input device not found"),
+    "filesystem": ("matching filesystem not found", "no matching filesystem device was found"),
+    **{
+        kind: (
+            f"chr type '{kind}' device not present in domain configuration",
+            "device not present in domain configuration",
+        )
+        for kind in ("serial", "parallel", "console", "channel")
+    },
+}
+# Codes that differ from VIR_ERR_DEVICE_MISSING: (kind, live).
+_CODES = {
+    ("redirdev", True): c.VIR_ERR_OPERATION_INVALID,
+    **{(kind, False): c.VIR_ERR_INVALID_ARG for kind in ("serial", "parallel", "console", "channel")},
+}
+_HOSTDEVS: dict[type[Any], Callable[[Any], str]] = {
+    UsbSource: lambda s: (
+        f"host usb device {s.bus:03d}.{s.device:03d} not found"
+        if s.bus is not None
+        else f"host usb device vendor=0x{s.vendor or 0:04x} product=0x{s.product or 0:04x} not found"
+    ),
+    PciSource: lambda s: f"host pci device {s.domain:04x}:{s.bus:02x}:{s.slot:02x}.{s.function:x} not found",
+    MdevSource: lambda s: f"mediated device '{s.uuid}' not found",
+}
+
+
+def _no_such(kind: str, device: Any, *, live: bool) -> VirtError:
+    if isinstance(device, Hostdev):
+        words = _HOSTDEVS.get(type(device.source), lambda source: "host device not found")(device.source)
+        return VirtError(c.VIR_ERR_DEVICE_MISSING, words, domain=c.VIR_FROM_QEMU)
+    general = f"no matching {kind} device was found"
+    of_both = _MISSING.get(kind, (general, general))
+    template = of_both[0] if live else of_both[1]
+    values = {name: getattr(device, name, None) for name in ("target", "type", "model")}
+    index = getattr(device, "index", None)
+    text = template.format(**values, index=-1 if index is None else index)
+    code = _CODES.get((kind, live), c.VIR_ERR_DEVICE_MISSING)
+    return VirtError(code, text, domain=c.VIR_FROM_DOMAIN if kind == "controller" and live else c.VIR_FROM_QEMU)
+
+
+def find_alias(config: Config, alias: str) -> tuple[str, Any]:
     """The kind and the device that has an alias.
 
     Raises:
         VirtError: VIR_ERR_INTERNAL_ERROR, there is none.
     """
-    for kind, (_, field) in _LISTS.items():
-        for device in getattr(config, field):
-            if device.info.alias == alias:
-                return kind, device
+    for kind, device in all_devices(config):
+        if device.info.alias == alias:
+            return kind, device
     raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"no device found with alias {alias}", domain=c.VIR_FROM_DOMAIN)
-
-
-def remove(config: Config, kind: str, device: Device) -> None:
-    """Take a device, which is one of the configuration's own, out of it."""
-    devices = getattr(config, _LISTS[kind][1])
-    devices[:] = [one for one in devices if one is not device]
 
 
 def _parse(xml: str) -> Any:

@@ -1,23 +1,27 @@
 """virDomainAttachDevice, virDomainDetachDevice, virDomainUpdateDevice."""
 
+from collections.abc import Callable
 from typing import Any
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain.devices import Rng
+from virtd.conf.domain.base import Device
+from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.disk import Disk
+from virtd.conf.domain.display import Graphics, SpiceGraphics, VncGraphics
 from virtd.conf.domain.interface import Interface
 from virtd.drivers.qemu.changes import Changes, Told
-from virtd.drivers.qemu.command import storage
+from virtd.drivers.qemu.command import display
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.plug import config as deviceconf
+from virtd.drivers.qemu.plug import rules, updates
+from virtd.drivers.qemu.plug.kinds import all_devices
 from virtd.drivers.qemu.plug.live import Plug, unplug
+from virtd.drivers.qemu.run import interfaces, launch, volumes
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
-from virtd.state import files
 
 _AFFECT = c.VIR_DOMAIN_AFFECT_LIVE | c.VIR_DOMAIN_AFFECT_CONFIG
-_REMOVABLE = ("cdrom", "floppy")
 
 
 class Devices(Changes):
@@ -30,29 +34,75 @@ class Devices(Changes):
     def domain_attach_device_flags(self, domain: Domain, xml: str, flags: int) -> None:
         """virDomainAttachDeviceFlags."""
         unsupported_flags(flags, _AFFECT, "qemuDomainAttachDeviceLiveAndConfig")
-        live, _ = self.affects(self.guests.find(domain), flags)
+        entry = self.guests.find(domain)
+        live, _ = self.affects(entry, flags)
         what = deviceconf.wanted(xml, "attach", live=live)
-        added: list[Any] = []
+        if live and what.kind == "disk" and _fills(self.live(entry), what.read()):
+            # A medium for a drive that is there.
+            self._update(domain, what, flags, "virDomainAttachDeviceFlags")
+            return
+        added: list[tuple[str, Any]] = []
         events: list[Told] = []
 
         def edit(config: Config, live: bool) -> None:
-            device = deviceconf.add(config, what, self.capabilities.host(), live=live)
             if live:
-                if not isinstance(device, Disk | Interface | Rng):
-                    raise deviceconf.unsupported("attach", what.kind, live=True)
-                _check_source(device)
-                added[:] = [device]
+                device = what.read()
+                rules.check_attach(config, what.kind, device)
+                rules.check_source(device)
+            elif not deviceconf.saved(what.kind):
+                raise deviceconf.unsupported("attach", what.kind, live=False)
+            found = deviceconf.add(config, what, self.capabilities.host(), live=live)
+            if live:
+                added[:] = found
 
         def apply(guest: Guest, config: Config) -> None:
-            status = self.running(domain)[1]
-            plug = Plug(config, self.capabilities.binary_for(config), guest, status, self.guests.owners)
-            plug.plug(added[0], self.capabilities.user)
-            if plug.names:
-                with guest.control() as control:
-                    control.facts(disks=plug.names)
-            events.append(("device-added", (added[0].info.alias,)))
+            for kind, device in added[:-1]:
+                self._plug(guest, config, kind, device)
+                # It stays, whatever becomes of the device that it is for.
+                self._save_without(domain, guest, config, added[-1])
+            kind, device = added[-1]
+            self._plug(guest, config, kind, device)
+            events.append(("device-added", (device.info.alias,)))
 
         self.change(domain, "virDomainAttachDeviceFlags", flags, edit, apply, events=events)
+
+    def _plug(self, guest: Guest, config: Config, kind: str, device: Any) -> None:
+        """Connect a device to what is behind it, and give it to the guest."""
+        plugged = interfaces.Plugged({}, {})
+        try:
+            if isinstance(device, Interface):
+                interfaces.plug_one(self.context, guest, device, plugged)
+            elif isinstance(device, Disk):
+                volumes.look_up(self.context, config)
+            with self._plugging(guest, config, plugged) as plug:
+                plug.plug(kind, device)
+                self._remember(guest, plug)
+        except BaseException:
+            if isinstance(device, Interface):
+                interfaces.release(guest, device)
+            raise
+        finally:
+            plugged.close()
+
+    def _plugging(self, guest: Guest, config: Config, plugged: interfaces.Plugged | None = None) -> Plug:
+        status = guest.status()
+        if status is None:
+            raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_DOMAIN)
+        setup = launch.setup(self, guest, [], plugged, running=True)
+        binary, user = self.capabilities.binary_for(config), self.capabilities.user
+        return Plug(config, binary, guest, status, setup, user=user, owners=self.guests.owners)
+
+    def _remember(self, guest: Guest, plug: Plug) -> None:
+        if plug.names:
+            with guest.control() as control:
+                control.facts(disks=plug.names)
+
+    def _save_without(self, domain: Domain, guest: Guest, config: Config, last: tuple[str, Device]) -> None:
+        kept = config.copy()
+        kind, device = last
+        twin = next(one for name, one in all_devices(kept) if name == kind and one.info.alias == device.info.alias)
+        deviceconf.take_out(kept, kind, twin)
+        self._commit(self.guests.find(domain), guest.prepare_live(kept), None)
 
     def domain_detach_device(self, domain: Domain, xml: str) -> None:
         """virDomainDetachDevice."""
@@ -63,133 +113,109 @@ class Devices(Changes):
         unsupported_flags(flags, _AFFECT, "qemuDomainDetachDeviceLiveAndConfig")
         live, _ = self.affects(self.guests.find(domain), flags)
         what = deviceconf.wanted(xml, "detach", live=live)
-        self._detach(
-            domain, flags, "virDomainDetachDeviceFlags", lambda config: (what.kind, deviceconf.find(config, what))
-        )
+        if live:
+            rules.check_detachable(what.kind, what.read())
+
+        def find(config: Config, live: bool) -> tuple[str, Any]:
+            return what.kind, deviceconf.find(config, what, live=live)
+
+        self._detach(domain, flags, "virDomainDetachDeviceFlags", find)
 
     def domain_detach_device_alias(self, domain: Domain, alias: str, flags: int) -> None:
         """virDomainDetachDeviceAlias."""
         unsupported_flags(flags, _AFFECT, "qemuDomainDetachDeviceAliasLiveAndConfig")
         call = "virDomainDetachDeviceAlias"
-        self._detach(domain, flags, call, lambda config: deviceconf.find_alias(config, alias))
+        self._detach(domain, flags, call, lambda config, live: deviceconf.find_alias(config, alias))
 
-    def _detach(self, domain: Domain, flags: int, call: str, find: Any) -> None:
+    def _detach(self, domain: Domain, flags: int, call: str, find: Callable[[Config, bool], tuple[str, Any]]) -> None:
         """Take a device away. A guest that does not let go of it in time keeps it; it has been asked, as in libvirt."""
         with self.held(domain, call) as entry:
             live, persistent = self.affects(entry, flags)
             if persistent:
-                find(self.config(entry))
+                kind, _ = find(self.config(entry), False)
+                if not deviceconf.saved(kind):
+                    raise deviceconf.unsupported("detach", kind, live=False)
             if live:
-                kind, device = find(self.live(entry))
-                _check_removable(kind, device)
-                if unplug(self.guest(entry), device.info.alias):
-                    self.settle(self.guests.find(domain))
+                config = self.live(entry)
+                kind, device = find(config, True)
+                rules.check_detach(config, kind, device)
+                if _has_device(kind, device):
+                    if unplug(self.guest(entry), device.info.alias):
+                        self.settle(self.guests.find(domain))
+                else:
+                    self.drop(entry, kind, device)
             if not persistent:
                 return
             with self.definitions_locked(call):
                 config = self.config(entry).copy()
-                deviceconf.remove(config, *find(config))
+                deviceconf.take_out(config, *find(config, False))
                 pending = [self.save_definition(config)]
                 self._commit(entry, pending, None)
 
     def domain_update_device_flags(self, domain: Domain, xml: str, flags: int) -> None:
-        """virDomainUpdateDeviceFlags: the medium of a drive, the link of a network card."""
-        force = c.VIR_DOMAIN_DEVICE_MODIFY_FORCE
-        unsupported_flags(flags, _AFFECT | force, "qemuDomainUpdateDeviceFlags")
+        """virDomainUpdateDeviceFlags: media, network cards, passwords of displays, the size of memory."""
+        unsupported_flags(flags, _AFFECT | c.VIR_DOMAIN_DEVICE_MODIFY_FORCE, "qemuDomainUpdateDeviceFlags")
         live, _ = self.affects(self.guests.find(domain), flags)
         what = deviceconf.wanted(xml, "update", live=live)
-        changed: list[Any] = []
+        self._update(domain, what, flags, "virDomainUpdateDeviceFlags")
+
+    def _update(self, domain: Domain, what: deviceconf.Wanted, flags: int, call: str) -> None:
+        changed: list[tuple[Any, Any]] = []
 
         def edit(config: Config, live: bool) -> None:
-            if what.kind not in ("disk", "interface"):
-                raise deviceconf.unsupported("update", what.kind, live=live)
-            new = what.read()
-            old = _to_update(config, what, new)
-            if isinstance(old, Disk):
-                _change_medium(old, new, live=live)
-            elif isinstance(old, Interface):
-                _change_card(old, new, live=live)
+            found = updates.edit(config, what, live=live)
             if live:
-                changed[:] = [old]
+                changed[:] = [found]
 
         def apply(guest: Guest, config: Config) -> None:
-            device = changed[0]
-            if isinstance(device, Interface):
-                with guest.monitor() as monitor:
-                    monitor.execute("set_link", {"name": device.info.alias, "up": device.link != "down"})
-                return
-            status = self.running(domain)[1]
-            plug = Plug(config, self.capabilities.binary_for(config), guest, status, self.guests.owners)
-            plug.insert(device, self.capabilities.user, force=bool(flags & force))
-            if plug.names:
-                with guest.control() as control:
-                    control.facts(disks=plug.names)
+            before, after = changed[0]
+            match after:
+                case Interface():
+                    self._update_card(guest, before, after)
+                case Disk():
+                    volumes.look_up(self.context, config)
+                    with self._plugging(guest, config) as plug:
+                        plug.insert(after, force=bool(flags & c.VIR_DOMAIN_DEVICE_MODIFY_FORCE))
+                        self._remember(guest, plug)
+                case Graphics():
+                    _update_display(guest, after)
+                case MemoryDevice():
+                    path = f"/machine/peripheral/{after.info.alias}"
+                    size = (after.requested or 0) * 1024
+                    with guest.monitor() as monitor:
+                        monitor.execute("qom-set", {"path": path, "property": "requested-size", "value": size})
 
-        self.change(domain, "virDomainUpdateDeviceFlags", flags, edit, apply)
+        self.change(domain, call, flags, edit, apply)
 
-
-def _check_source(device: Any) -> None:
-    """Say what is missing before QEMU does."""
-    if not isinstance(device, Disk):
-        return
-    path = storage.local_path(device.source)
-    if path is not None and files.identity(path) is None:
-        text = f"Cannot access storage file '{path}': No such file or directory"
-        raise VirtError(c.VIR_ERR_SYSTEM_ERROR, text, domain=c.VIR_FROM_STORAGE)
-
-
-def _check_removable(kind: str, device: Any) -> None:
-    if isinstance(device, Disk):
-        if device.device not in ("disk", "lun"):
-            text = f"disk device type '{device.device}' cannot be detached"
-        elif device.bus not in ("virtio", "usb", "scsi"):
-            text = "This type of disk cannot be hot unplugged"
-        else:
-            return
-        raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
-    if not isinstance(device, Interface | Rng):
-        raise deviceconf.unsupported("detach", kind, live=True)
+    def _update_card(self, guest: Guest, before: Interface, after: Interface) -> None:
+        """Let a card be what its new description says: where it is plugged in, its limits, its link."""
+        if after.source != before.source:
+            interfaces.reconnect(self.context, guest, before, after)
+        elif after.isolated != before.isolated:
+            interfaces.isolate(after)
+        if after.bandwidth != before.bandwidth:
+            interfaces.limit(guest, after, before.bandwidth, after.bandwidth)
+        if after.link != before.link:
+            with guest.monitor() as monitor:
+                monitor.execute("set_link", {"name": after.info.alias, "up": after.link != "down"})
 
 
-def _to_update(config: Config, what: deviceconf.Wanted, new: Any) -> Any:
-    if isinstance(new, Disk):
-        old = next((one for one in config.disks if one.target == new.target), None)
-        if old is None:
-            text = f"target {new.target} doesn't exist."
-            raise VirtError(c.VIR_ERR_INVALID_ARG, text, domain=c.VIR_FROM_QEMU)
-        return old
-    return deviceconf.find(config, what)
+def _fills(config: Config, disk: Disk) -> bool:
+    """Whether a disk is the medium of a drive that a guest has."""
+    return disk.device in ("cdrom", "floppy") and any(one.target == disk.target for one in config.disks)
 
 
-def _change_medium(old: Disk, new: Disk, *, live: bool) -> None:
-    """Let a drive have another disk's medium."""
-    if live and old.device not in _REMOVABLE:
-        text = "disk source can be changed only in removable drives"
-        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
-    _check_source(new)
-    old.type, old.source, old.backing = new.type, new.source, None
-    old.driver.type = new.driver.type or "raw"
-    if not live:
-        old.driver, old.iotune = new.driver, new.iotune
-        old.driver.type = old.driver.type or "raw"
+def _has_device(kind: str, device: Any) -> bool:
+    """Whether QEMU has a device of its own for it: a port forwarded by a user network is only the network's."""
+    return not (kind == "channel" and device.target_type == "guestfwd")
 
 
-def _change_card(old: Interface, new: Interface, *, live: bool) -> None:
-    """Let a card have another one's link; of a running guest nothing else."""
-    if live:
-        for field, name in (("model", "model"), ("mtu", "MTU"), ("driver", "driver attributes")):
-            given, had = getattr(new, field), getattr(old, field)
-            if given is not None and given != had:
-                text = f"cannot modify network device {name}"
-                text += f" from {had} to {given}" if field == "model" else ""
-                raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
-        if new.type != old.type:
-            text = f"cannot change config of '{old.type}' network type"
-            raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
-        if new.source != old.source or new.bandwidth != old.bandwidth:
-            text = "only the link state of a running guest's interface can be changed"
-            raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
-    else:
-        for field in ("model", "mtu", "driver", "bandwidth", "filterref", "type", "source"):
-            setattr(old, field, getattr(new, field))
-    old.link = new.link
+def _update_display(guest: Guest, graphics: Graphics) -> None:
+    """Tell QEMU the password of a display (set_password, expire_password)."""
+    if isinstance(graphics, VncGraphics | SpiceGraphics) and graphics.passwd is not None:
+        kind = type(graphics).kind
+        with guest.monitor() as monitor:
+            for name, arguments in display.password(
+                kind, graphics.passwd, graphics.connected, graphics.passwd_valid_to
+            ):
+                monitor.execute(name, arguments)

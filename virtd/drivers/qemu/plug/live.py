@@ -1,89 +1,102 @@
 """Devices that come and go while QEMU runs: the same description as on its command line, as commands.
 
-What the command line would say of a device is turned into QMP commands one by one; if one is refused, what those before
-it made is taken back. A device goes when the guest lets go of it, which it need not.
+The commands that a device is made of are run one by one; if one is refused, what those before it made is taken back. A
+device goes when the guest lets go of it, which it need not; what is behind it in QEMU goes after it, by the same
+description read backwards.
 """
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from virtd import constants as c
 from virtd import deadlines
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain.devices import Rng
+from virtd.conf.domain.base import Device
 from virtd.conf.domain.disk import BackingStore, Disk
-from virtd.conf.domain.interface import Interface
-from virtd.drivers.qemu.command import Setup, disks, extras, net, storage
-from virtd.drivers.qemu.command.line import Line
+from virtd.drivers.qemu import shape
+from virtd.drivers.qemu.command import Setup, disks, storage
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.monitor.client import Monitor, QMPError
-from virtd.drivers.qemu.run import access, confine
+from virtd.drivers.qemu.plug.kinds import KINDS
+from virtd.drivers.qemu.plug.qmpline import QmpLine, Step
+from virtd.drivers.qemu.run import access, confine, prepare
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 
-Pluggable = Disk | Interface | Rng
-
 # How long a guest may take to let go of a device, before its caller is told that it has been asked to.
 UNPLUG_SECONDS = 5.0
-# Options of the command line, and the commands that do the same.
-_COMMANDS = {"-blockdev": "blockdev-add", "-netdev": "netdev_add", "-object": "object-add", "-device": "device_add"}
-# The commands that take back what those made, and the property which names it.
-_UNDO = {
-    "blockdev-add": ("blockdev-del", "node-name", "node-name"),
-    "netdev_add": ("netdev_del", "id", "id"),
-    "object-add": ("object-del", "id", "id"),
-}
-_Command = tuple[str, dict[str, object]]
 _NODE = re.compile(r"libvirt-([0-9]+)-")
+_REFUSALS = ("DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR")
 
 
 class Plug:
-    """What a device is made of in QEMU.
+    """A device that is being plugged in, or the medium of one that is being changed; a context manager.
 
     Args:
         config: the live configuration with the device in it; aliases and addresses are assigned.
         binary: the QEMU that runs.
         guest: the guest's directory.
         status: the guest's facts.
+        setup: what has been prepared for the device.
+        user: who QEMU runs as.
         owners: where is written down whom files belong to.
     """
 
-    def __init__(self, config: Config, binary: Binary, guest: Guest, status: Status, owners: str) -> None:
-        self._owners = owners
-        self._line = Line(config, binary, Setup(private=guest.private))
+    def __init__(
+        self,
+        config: Config,
+        binary: Binary,
+        guest: Guest,
+        status: Status,
+        setup: Setup,
+        *,
+        user: confine.User | None,
+        owners: str,
+    ) -> None:
+        self._config = config
         self._guest = guest
+        self._user = user
+        self._owners = owners
+        self._monitor = guest.monitor()
+        sets = [shape.number(one, "fdset-id") for one in self._monitor.query_list("query-fdsets")]
+        self._line = QmpLine(config, binary, setup, 1 + max(sets, default=-1))
         self._next = 1 + max((int(match[1]) for node in status.disks if (match := _NODE.match(node))), default=0)
+
+    def __enter__(self) -> "Plug":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._line.command.close()
+        self._monitor.close()
 
     @property
     def names(self) -> Mapping[str, tuple[str, str]]:
         """The names by which QEMU calls new disks, for the status."""
         return self._line.command.disks
 
-    def plug(self, device: Pluggable, user: confine.User | None) -> None:
+    def plug(self, kind: str, device: Device) -> None:
         """Give a device to the guest.
 
         Args:
+            kind: its kind.
             device: a device of the configuration; what is chosen is written into it.
-            user: who QEMU runs as.
 
         Raises:
             VirtError: why it cannot be plugged; then nothing of it is left.
         """
-        match device:
-            case Disk():
-                disks.add_disk(self._line, device, self._images(device))
-            case Interface():
-                if device.type != "user":
-                    text = f"an interface of type '{device.type}' cannot be plugged into a running guest"
-                    raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
-                net.add_interface(self._line, device)
-            case Rng():
-                extras.add_rng(self._line, device)
-        self._run(user)
+        describe = KINDS[kind].describe
+        assert describe is not None
+        if isinstance(device, Disk):
+            disks.add_disk(self._line, device, self._images(device))
+        else:
+            describe(self._line, device)
+        self._run(self._line.steps)
+        prepare.find_terminals(self._config, self._monitor)
+        prepare.find_memory(self._config, self._monitor)
 
-    def insert(self, disk: Disk, user: confine.User | None, *, force: bool) -> None:
+    def insert(self, disk: Disk, *, force: bool) -> None:
         """Change the medium of a drive, which may be empty before and after.
 
         QMP commands: blockdev-open-tray, blockdev-remove-medium, blockdev-insert-medium, blockdev-close-tray.
@@ -92,26 +105,24 @@ class Plug:
         node = storage.add_images(self._line, disk, images)
         name = disks.qom_name(disk)
         disks.remember(self._line, disk, images)
-        with self._guest.monitor() as monitor:
-            old = _inserted(monitor, name)
-            monitor.execute("blockdev-open-tray", {"id": name, "force": force})
+        monitor = self._monitor
+        old = _inserted(monitor, name)
+        monitor.execute("blockdev-open-tray", {"id": name, "force": force})
+        if old is not None:
+            monitor.execute("blockdev-remove-medium", {"id": name})
+        try:
+            if node is not None:
+                self._run([*self._line.steps, Step("blockdev-insert-medium", {"id": name, "node-name": node})])
+        except VirtError:
             if old is not None:
-                monitor.execute("blockdev-remove-medium", {"id": name})
-            try:
-                if node is not None:
-                    self._run(user, monitor)
-                    monitor.execute("blockdev-insert-medium", {"id": name, "node-name": node})
-            except VirtError:
-                _undo(monitor, self._commands())
-                if old is not None:
-                    monitor.execute("blockdev-insert-medium", {"id": name, "node-name": old})
-                monitor.execute("blockdev-close-tray", {"id": name})
-                raise
+                monitor.execute("blockdev-insert-medium", {"id": name, "node-name": old})
             monitor.execute("blockdev-close-tray", {"id": name})
-            if node is None:
-                access.forget(disk.info.alias or "", monitor)
-            if old is not None:
-                _remove_nodes(monitor, old)
+            raise
+        monitor.execute("blockdev-close-tray", {"id": name})
+        if node is None:
+            access.forget(disk.info.alias or "", monitor)
+        if old is not None:
+            _remove_nodes(monitor, old)
 
     def _images(self, disk: Disk) -> list[storage.Image]:
         images = storage.chain(disk, self._next, writable=not (disk.readonly or disk.device == "cdrom"))
@@ -121,48 +132,33 @@ class Plug:
             disk.backing = BackingStore()  # the end of the chain
         return images
 
-    def _commands(self) -> list[_Command]:
-        words = self._line.command.argv[1:]
-        found = []
-        for option, value in zip(words[::2], words[1::2], strict=True):
-            command = _COMMANDS.get(option)
-            if command is None:
-                text = f"what option '{option}' does cannot be done while the guest runs"
-                raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
-            found.append((command, json.loads(value)))
-        return found + self._line.command.commands
-
-    def _run(self, user: confine.User | None, monitor: Monitor | None = None) -> None:
-        commands = self._commands()
-        held = access.lock(self._line.command.images)
+    def _run(self, steps: list[Step]) -> None:
+        command, monitor = self._line.command, self._monitor
+        held = access.lock(command.images)
         try:
-            if user is not None:
-                access.open_way(self._line.command, user, self._owners, self._guest.directory)
-            if monitor is not None:
-                for alias in {use.alias for use in self._line.command.images}:
-                    access.forget(alias, monitor)
-                access.hand_over(held, monitor)
-                for name, arguments in commands:
-                    monitor.execute(name, arguments)
-                return
-            with self._guest.monitor() as own:
-                self._execute(own, commands, held)
+            if self._user is not None:
+                access.open_way(command, self._user, self._owners, self._guest.directory)
+            self._forget_locks()  # of the medium before
+            access.hand_over(held, monitor)
+            self._execute(steps)
         finally:
             access.release(held)
 
-    def _execute(self, monitor: Monitor, commands: list[_Command], held: list[access.Held]) -> None:
+    def _execute(self, steps: list[Step]) -> None:
         """Run commands; if one is refused, what those before it made is taken back."""
-        done: list[_Command] = []
-        access.hand_over(held, monitor)
+        done: list[Step] = []
         try:
-            for name, arguments in commands:
-                monitor.execute(name, arguments)
-                done.append((name, arguments))
+            for step in steps:
+                self._monitor.execute(step.command, step.arguments, () if step.fd is None else (step.fd,))
+                done.append(step)
         except QMPError:
-            _undo(monitor, done)
-            for alias in {use.alias for use in self._line.command.images}:
-                access.forget(alias, monitor)
+            _take_back(self._monitor, done)
+            self._forget_locks()
             raise
+
+    def _forget_locks(self) -> None:
+        for alias in {use.alias for use in self._line.command.images}:
+            access.forget(alias, self._monitor)
 
 
 def unplug(guest: Guest, alias: str) -> bool:
@@ -171,50 +167,72 @@ def unplug(guest: Guest, alias: str) -> bool:
     QMP: device_del, and the event DEVICE_DELETED.
 
     Raises:
-        VirtError: QEMU does not even ask the guest.
+        VirtError: QEMU does not even ask the guest, or the guest refuses.
     """
     with guest.monitor() as monitor:
-        monitor.execute("device_del", {"id": alias})
+        try:
+            monitor.execute("device_del", {"id": alias})
+        except QMPError as error:
+            if error.qmp_class != "DeviceNotFound":
+                raise
+            raise VirtError(c.VIR_ERR_DEVICE_MISSING, f"no device with alias {alias}") from None
         try:
             event = monitor.wait_event(
-                "DEVICE_DELETED", matching=lambda event: event.data.get("device") == alias, seconds=UNPLUG_SECONDS
+                "DEVICE_DELETED",
+                *_REFUSALS,
+                matching=lambda event: event.data.get("device") == alias,
+                seconds=UNPLUG_SECONDS,
             )
         except deadlines.DeadlineExceeded:
             return False
     with guest.control() as control:
         control.sync(event)
+    if event.name in _REFUSALS:
+        text = "unplug of device was rejected by the guest"
+        raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_QEMU)
     return True
 
 
-def devices(config: Config) -> list[Pluggable]:
-    """The devices of a guest that can come and go while it runs."""
-    return [*config.disks, *config.interfaces, *config.rngs]
+def clean_up(config: Config, binary: Binary, guest: Guest, gone: Iterable[tuple[str, Any]]) -> None:
+    """Remove what QEMU has behind devices that the guest has let go of; what is not there is no matter.
 
-
-def clean_up(guest: Guest, gone: list[Pluggable]) -> None:
-    """Remove what QEMU has behind devices that the guest has let go of; what is not there is no matter."""
+    Args:
+        config: the live configuration that still has them.
+        binary: the QEMU that runs.
+        guest: the guest's directory.
+        gone: the devices, each with its kind.
+    """
     with guest.monitor() as monitor:
-        for device in gone:
-            alias = device.info.alias
-            match device:
-                case Disk():
-                    if device.source is not None and device.source.index:
-                        _remove_nodes(monitor, f"libvirt-{device.source.index}-format")
-                    access.forget(alias or "", monitor)
-                case Interface():
-                    monitor.execute_all([("netdev_del", {"id": f"host{alias}"})])
-                case Rng():
-                    monitor.execute_all([("object-del", {"id": f"obj{alias}"})])
+        for kind, device in gone:
+            if isinstance(device, Disk):
+                if device.source is not None and device.source.index:
+                    _remove_nodes(monitor, f"libvirt-{device.source.index}-format")
+                access.forget(device.info.alias or "", monitor)
+                continue
+            line = QmpLine(config, binary, Setup(private=guest.private))
+            describe = KINDS[kind].describe
+            if describe is not None:
+                describe(line, device)
+            _take_back(monitor, line.steps)
+            _close_files(monitor, line.steps)
 
 
-def _undo(monitor: Monitor, done: list[_Command]) -> None:
+def _take_back(monitor: Monitor, done: list[Step]) -> None:
     """Take back what commands have made; what is not there is no matter."""
-    undo = []
-    for name, arguments in reversed(done):
-        if name in _UNDO:
-            command, key, argument = _UNDO[name]
-            undo.append((command, {argument: arguments[key]}))
-    monitor.execute_all(undo)
+    back = [step.back for step in reversed(done)]
+    monitor.execute_all([(step.command, step.arguments) for step in back if step is not None])
+
+
+def _close_files(monitor: Monitor, steps: list[Step]) -> None:
+    """Let QEMU close the files that back ends wrote to."""
+    backends = [shape.table(step.arguments, "backend", {}) for step in steps if step.command == "chardev-add"]
+    data = [shape.table(backend, "data", {}) for backend in backends]
+    paths = {one.get(name) for one in data for name in ("out", "logfile")} - {None}
+    if not paths:
+        return
+    for one in monitor.query_list("query-fdsets"):
+        if any(fd.get("opaque") in paths for fd in shape.tables(one, "fds")):
+            monitor.execute_all([("remove-fd", {"fdset-id": shape.number(one, "fdset-id")})])
 
 
 def _inserted(monitor: Monitor, name: str) -> str | None:

@@ -6,13 +6,15 @@ where a sibling process answers, else in this process. It knows no network's def
 
 import os
 import uuid
+from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtd import constants as c
 from virtd import uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.interface import BridgeSource, DirectSource, Interface, NetworkSource
+from virtd.conf.netdev import Bandwidth
 from virtd.drivers import open_connection, services
 from virtd.drivers.base import Context, Identity
 from virtd.drivers.qemu.guest import Guest
@@ -56,60 +58,181 @@ def plug(context: Context, guest: Guest, config: Config) -> Plugged:
     plugged = Plugged({}, {})
     try:
         for interface in config.interfaces:
-            if interface.type in CONNECTED:
-                _plug(context, guest, interface, plugged)
+            plug_one(context, guest, interface, plugged)
     except BaseException:
         plugged.close()
         raise
     return plugged
 
 
-def _plug(context: Context, guest: Guest, interface: Interface, plugged: Plugged) -> None:
-    from virtd.drivers.network import taps  # a guest with nothing but user networks does without
-
+def plug_one(context: Context, guest: Guest, interface: Interface, plugged: Plugged) -> None:
+    """Connect one network card, as plug() does; what is not connected here is left alone."""
+    if interface.type not in CONNECTED:
+        return
     alias, mac = interface.info.alias, interface.mac
     assert alias is not None
     assert mac is not None
+    from virtd.drivers.network import taps  # a guest with nothing but user networks does without
+
+    learning = connect(context, guest, interface)
     virtio = (interface.model or "").startswith("virtio")
     queues = (interface.driver.queues if interface.driver is not None else None) or 1
-    isolated, learning = bool(interface.isolated), True
-    bridge: str | None = None
     source = interface.source
-    match source:
-        case NetworkSource():
-            port = _ask_for_port(context, guest, interface, source)
-            if port.plug is not None and port.plug.type == "direct":
-                made = taps.make_macvtap(str(port.plug.dev), str(port.plug.mode), mac, guest.undo_path, queues=queues)
-                interface.target = made.name
-                plugged.taps[alias] = made.fds
-                return
-            bridge = source.bridge = None if port.plug is None else port.plug.bridge
-            isolated = isolated or bool(port.isolated)
-            learning = port.plug is None or port.plug.mac_table_manager != "libvirt"
-        case BridgeSource():
-            bridge = source.bridge
-        case DirectSource():
-            made = taps.make_macvtap(source.dev or "", source.mode, mac, guest.undo_path, queues=queues)
-            interface.target = made.name
-            plugged.taps[alias] = made.fds
-            return
-    made = taps.make(
-        taps.Manner(
-            bridge=bridge,
-            mac=mac,
-            name=interface.target,
-            queues=queues,
-            vnet_header=virtio,
-            mtu=interface.mtu,
-            isolated=isolated,
-            learning=learning,
-            up=interface.link != "down",
+    if isinstance(source, DirectSource):
+        made = taps.make_macvtap(source.dev or "", source.mode, mac, guest.undo_path, queues=queues)
+    else:
+        made = taps.make(
+            taps.Manner(
+                bridge=_bridge(interface),
+                mac=mac,
+                name=interface.target,
+                queues=queues,
+                vnet_header=virtio,
+                mtu=interface.mtu,
+                isolated=bool(interface.isolated),
+                learning=learning,
+                up=interface.link != "down",
+            )
         )
-    )
     interface.target = made.name
     plugged.taps[alias] = made.fds
-    if virtio and (interface.driver is None or interface.driver.name != "qemu"):
+    limit(guest, interface, None, interface.bandwidth)
+    if (
+        not isinstance(source, DirectSource)
+        and virtio
+        and (interface.driver is None or interface.driver.name != "qemu")
+    ):
         plugged.vhosts[alias] = taps.vhost(queues)
+
+
+def connect(context: Context, guest: Guest, interface: Interface) -> bool:
+    """Find out what an interface of a network is to be plugged into, and write it into the interface.
+
+    Returns:
+        Whether the bridge is to learn who is behind it.
+
+    Raises:
+        VirtError: the network is not there or not active, or has no room.
+    """
+    source = interface.source
+    if not isinstance(source, NetworkSource):
+        return True
+    port = _ask_for_port(context, guest, interface, source)
+    interface.bandwidth = port.bandwidth
+    interface.isolated, interface.trust_guest_rx_filters = port.isolated, port.trust_guest_rx_filters
+    if port.plug is None:
+        return True
+    place = {"network": source.network, "portgroup": source.portgroup, "portid": source.portid}
+    match port.plug.type:
+        case "direct":
+            interface.type = "direct"
+            interface.source = DirectSource(**place, dev=port.plug.dev, mode=port.plug.mode)
+        case "bridge":
+            interface.type = "bridge"
+            interface.source = BridgeSource(**place, bridge=port.plug.bridge)
+        case "hostdev-pci":
+            text = f"network '{source.network}' gives its guests whole devices of the host, which is not supported"
+            raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+        case _:
+            source.bridge = port.plug.bridge
+    return port.plug.mac_table_manager != "libvirt"
+
+
+def _bridge(interface: Interface) -> str | None:
+    source = interface.source
+    return source.bridge if isinstance(source, NetworkSource | BridgeSource) else None
+
+
+def limit(guest: Guest, interface: Interface, old: Bandwidth | None, new: Bandwidth | None) -> None:
+    """Put other limits of traffic in force for a card that is connected.
+
+    Args:
+        guest: the guest's directory.
+        interface: the card.
+        old: the limits that it has.
+        new: those that it is to have.
+
+    Raises:
+        VirtError: VIR_ERR_OPERATION_FAILED.
+    """
+    if interface.target is None or (old is None and new is None):
+        return
+    from virtd.drivers.network import bandwidth
+
+    if interface.type == "direct":
+        # A macvtap is the guest's end, not the host's: what goes into it is what the guest sends.
+        old, new = _mirrored(old), _mirrored(new)
+    bandwidth.replace(interface.target, old, new, guest.undo_path)
+
+
+def _mirrored(limits: Bandwidth | None) -> Bandwidth | None:
+    if limits is None:
+        return None
+    return Bandwidth(inbound=limits.outbound, outbound=limits.inbound)
+
+
+def isolate(interface: Interface) -> None:
+    """Let the bridge treat a card that is connected as isolated, or not, as its description says by now."""
+    from virtd.drivers.network import links
+
+    if interface.target is not None:
+        links.change_port(interface.target, isolated=bool(interface.isolated))
+
+
+def release(guest: Guest, interface: Interface) -> None:
+    """Undo what connecting one interface has done, beside its tap, which goes with QEMU's descriptor."""
+    portid, target = getattr(interface.source, "portid", None), interface.target
+
+    def meant(entry: dict[str, Any]) -> bool:
+        kind = entry.get("kind")
+        if kind == "port":
+            return portid is not None and entry.get("port") == portid
+        return (
+            kind in ("macvtap", "limits")
+            and target is not None
+            and target
+            in (
+                entry.get("name"),
+                entry.get("device"),
+            )
+        )
+
+    undo.undo_some(guest.undo_path, meant)
+
+
+def reconnect(context: Context, guest: Guest, old: Interface, new: Interface) -> None:
+    """Move a card that is connected to another bridge, or give it another port of a network.
+
+    Args:
+        context: of the connection that changes the guest.
+        guest: the guest's directory.
+        old: the card as it is.
+        new: what it is to be; completed here.
+
+    Raises:
+        VirtError: it cannot be moved, and stays where it is.
+    """
+    from virtd.drivers.network import links
+
+    assert old.target is not None
+    try:
+        learning = connect(context, guest, new)
+        before, after = _bridge(old), _bridge(new)
+        if new.type == "direct" or after is None or before is None:
+            text = f"unable to change config on '{new.type}' network type"
+            raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+        if not links.exists(after):
+            text = f"bridge {after} doesn't exist"
+            raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_QEMU)
+        if before != after:
+            links.change(old.target, master=after)
+        links.change_port(old.target, isolated=bool(new.isolated), learning=learning)
+    except BaseException:
+        release(guest, new)
+        raise
+    new.target = old.target
+    left = Interface(source=old.source)
+    release(guest, left)
 
 
 def _ask_for_port(context: Context, guest: Guest, interface: Interface, source: NetworkSource) -> "PortModel":
@@ -117,7 +240,7 @@ def _ask_for_port(context: Context, guest: Guest, interface: Interface, source: 
     from virtd.conf.network import NetworkPort as Model
     from virtd.conf.network import format_port, parse_port
 
-    source.portid = source.portid or str(uuid.uuid4())
+    source.portid = str(uuid.uuid4())
     wanted = Model(
         uuid=source.portid,
         owner_name=guest.name,
@@ -168,11 +291,16 @@ def _release_port(table: dict[str, object]) -> None:
         connection.close()
 
 
-def _remove_macvtap(table: dict[str, object]) -> None:
-    """Remove a macvtap; the module that makes them knows how, and says so when it is imported."""
-    import_module("virtd.drivers.network.taps")
-    undo.KINDS["macvtap"](table)
+def _of_module(kind: str, module: str) -> Callable[[dict[str, Any]], None]:
+    """How a kind is undone that a module knows which says so when it is imported."""
+
+    def undo_it(table: dict[str, Any]) -> None:
+        import_module(module)
+        undo.KINDS[kind](table)
+
+    return undo_it
 
 
 undo.KINDS.update(port=_release_port)
-undo.KINDS.setdefault("macvtap", _remove_macvtap)
+for _kind, _module in (("macvtap", "taps"), ("limits", "bandwidth")):
+    undo.KINDS.setdefault(_kind, _of_module(_kind, f"virtd.drivers.network.{_module}"))

@@ -133,6 +133,8 @@ def setup(
     monitors: list[tuple[str, int]],
     plugged: interfaces.Plugged | None = None,
     helper: tpm.Helper | None = None,
+    *,
+    running: bool = False,
 ) -> Setup:
     """What the command line is told of the guest's surroundings.
 
@@ -142,7 +144,9 @@ def setup(
         monitors: names and listening sockets of the monitors; none if only the command line is wanted.
         plugged: descriptors of the network cards.
         helper: the emulated TPM.
+        running: whether it is told of devices that come while QEMU runs.
     """
+    live = bool(monitors) or running
     return Setup(
         monitors=monitors,
         private=guest.private,
@@ -152,8 +156,9 @@ def setup(
         vhosts={} if plugged is None else plugged.vhosts,
         descriptors=driver.descriptors.get(guest.uuid, {}),
         tpm=None if helper is None else helper.qemu,
-        secret=_resolver(driver) if monitors else None,
-        undo=guest.undo_path if monitors else None,
+        running=running,
+        secret=_resolver(driver) if live else None,
+        undo=guest.undo_path if live else None,
     )
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from virtd.conf.domain import Domain as Config
+from virtd.conf.domain.base import DimmAddress
 from virtd.conf.domain.chardev import Channel, Console, Parallel, PtySource, Serial
 from virtd.conf.domain.cpu import Cpu
 from virtd.conf.domain.disk import BackingStore
@@ -53,6 +54,13 @@ def after_start(config: Config, monitor: Monitor) -> Cpu | None:
     asked = None if config.cpu is None else guestcpu.observe(config.cpu, monitor)
     if config.on_reboot == "destroy":
         monitor.execute("set-action", {"reboot": "shutdown"})
+    find_terminals(config, monitor)
+    find_memory(config, monitor)
+    return asked
+
+
+def find_terminals(config: Config, monitor: Monitor) -> None:
+    """Write into the live configuration which pseudo terminals QEMU has made (query-chardev)."""
     devices: list[Serial | Parallel | Console | Channel] = [
         *config.serials,
         *config.parallels,
@@ -61,10 +69,28 @@ def after_start(config: Config, monitor: Monitor) -> Cpu | None:
     ]
     terminals = [(device.info.alias, device.source) for device in devices if isinstance(device.source, PtySource)]
     if not terminals:
-        return asked
+        return
     found = {shape.text(one, "label"): shape.text(one, "filename") for one in monitor.query_list("query-chardev")}
     for alias, source in terminals:
         name = found.get(f"char{alias}", "")
         if name.startswith("pty:"):
             source.path = name.removeprefix("pty:")
-    return asked
+
+
+def find_memory(config: Config, monitor: Monitor) -> None:
+    """Write into the live configuration where QEMU has put memory devices, and how much of them the guest uses.
+
+    QMP: query-memory-devices.
+    """
+    if not config.memory_devices:
+        return
+    found = {}
+    for one in monitor.query_list("query-memory-devices"):
+        data = shape.table(one, "data")
+        found[shape.text(data, "id", "")] = data
+    for device in config.memory_devices:
+        data = found.get(device.info.alias or "", {})
+        if isinstance(device.info.address, DimmAddress) and "addr" in data:
+            device.info.address.base = shape.number(data, "addr")
+        if device.model == "virtio-mem" and "size" in data:
+            device.current = shape.number(data, "size") // 1024

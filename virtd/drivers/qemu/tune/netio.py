@@ -1,11 +1,13 @@
 """A guest's network cards: counters, limits, and the addresses that the guest has on them."""
 
 from virtd import constants as c
-from virtd import drivers
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain.interface import Bandwidth, Interface, NetworkSource, Rate
-from virtd.drivers import typed
+from virtd.conf.domain.interface import Interface, NetworkSource
+from virtd.conf.netdev import Bandwidth, Rate
+from virtd.drivers import services, typed
 from virtd.drivers.qemu.agent.channel import ADDRESS_TYPES, AgentUser
+from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.run import interfaces
 from virtd.drivers.qemu.stats import netstats
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, DomainInterface, DomainIpAddr, Network, TypedParam
@@ -56,9 +58,10 @@ class NetIo(AgentUser):
     def domain_set_interface_parameters(
         self, domain: Domain, device: str, params: list[TypedParam], flags: int
     ) -> None:
-        """virDomainSetInterfaceParameters; only of the definition: nothing limits a guest's traffic while it runs."""
+        """virDomainSetInterfaceParameters: of the definition, and of the device that the host has for the card."""
         unsupported_flags(flags, _AFFECT, "qemuDomainSetInterfaceParameters")
         values = typed.take(params, {name: c.VIR_TYPED_PARAM_UINT for name, _, _ in _LIMITS})
+        changed: list[tuple[Interface, Bandwidth | None]] = []
 
         def edit(config: Config, live: bool) -> None:
             card = _require(config, device)
@@ -66,11 +69,14 @@ class NetIo(AgentUser):
                 text = f"setting bandwidth on interfaces of type '{card.type}' is not implemented yet"
                 raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
             if live:
-                text = "the bandwidth of a running guest's interface cannot be changed"
-                raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+                changed[:] = [(card, card.bandwidth)]
             _limit(card, values)
 
-        self.change(domain, "virDomainSetInterfaceParameters", flags, edit)
+        def apply(guest: Guest, config: Config) -> None:
+            card, before = changed[0]
+            interfaces.limit(guest, card, before, card.bandwidth)
+
+        self.change(domain, "virDomainSetInterfaceParameters", flags, edit, apply)
 
     def domain_interface_addresses(self, domain: Domain, source: int, flags: int) -> list[DomainInterface]:
         """virDomainInterfaceAddresses: from the leases of networks, from the guest's agent, or from the ARP table."""
@@ -92,7 +98,7 @@ class NetIo(AgentUser):
         """The addresses that a network has leased to a card; None if it has none there."""
         if not isinstance(card.source, NetworkSource) or not card.source.network or card.mac is None:
             return None
-        network = drivers.open_connection(f"network:///{self.paths.mode}", self.context)
+        network = services.connect(self.context, "network")
         try:
             lookup = network.require("network_lookup_by_name", "virNetworkLookupByName")
             leases = network.require("network_get_dhcp_leases", "virNetworkGetDHCPLeases")
@@ -113,14 +119,14 @@ def _require(config: Config, device: str) -> Interface:
 
 
 def _limit(card: Interface, values: dict[str, int]) -> None:
-    limits = card.bandwidth or Bandwidth()
+    limits = Bandwidth() if card.bandwidth is None else card.bandwidth.copy()
     for direction in ("inbound", "outbound"):
         given = {field: values[name] for name, way, field in _LIMITS if way == direction and name in values}
         if given:
             # An average of 0 takes the limit away.
             rate = Rate(**{field: value or None for field, value in given.items()})
             setattr(limits, direction, rate if rate.average or rate.floor else None)
-    card.bandwidth = limits if limits.inbound is not None or limits.outbound is not None else None
+    card.bandwidth = None if limits.empty else limits
 
 
 def _in_arp_table(cards: list[Interface]) -> list[DomainInterface]:

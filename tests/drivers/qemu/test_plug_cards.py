@@ -1,0 +1,268 @@
+"""Network cards of guests that run: plugged in, moved, limited, taken away; in a network namespace, with real bridges.
+
+The guests are stopped or do not listen to the host: what a guest is asked to let go of goes with its next reset.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.drivers.network.conftest import namespace, run  # noqa: F401 - a fixture
+from tests.drivers.qemu.instance import Instance
+from virtd import constants as c
+from virtd.drivers.base import Context, Identity
+from virtd.drivers.network.driver import NetworkDriver
+from virtd.drivers.qemu.plug import live as plugging
+from virtd.errors import VirtError
+from virtd.protocol.records import Domain, TypedParam, TypedValue
+from virtd.state import paths
+
+LIVE, CONFIG = c.VIR_DOMAIN_AFFECT_LIVE, c.VIR_DOMAIN_AFFECT_CONFIG
+MAC = "52:54:00:11:22:33"
+
+
+@pytest.fixture
+def instance(namespace: None) -> Iterator[Instance]:  # noqa: F811
+    made = Instance()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def networks(instance: Instance) -> Iterator[NetworkDriver]:
+    """The network service of the same instance, with networks 'one', 'two', and 'outside', on a bridge of the host."""
+    pid = os.getpid()
+    driver = NetworkDriver(Context(paths.below(instance.root), Identity(os.geteuid(), os.getegid(), pid), pid))
+    run("ip", "link", "add", "br0", "type", "bridge")
+    for xml in (
+        "<network><name>one</name><bridge name='vb1'/><portgroup name='slow'>"
+        "<bandwidth><outbound average='20'/></bandwidth></portgroup></network>",
+        "<network><name>two</name><bridge name='vb2'/></network>",
+        "<network><name>outside</name><forward mode='bridge'/><bridge name='br0'/></network>",
+    ):
+        driver.network_create_xml(xml)
+    yield driver
+    for entry in list(driver.networks.view()):
+        driver.network_destroy(entry.reference)
+    run("ip", "link", "delete", "br0")
+    driver.close()
+    assert links() == {"lo": None}
+    assert run("nft", "list", "tables") == ""
+
+
+@pytest.fixture
+def domain(instance: Instance, networks: NetworkDriver) -> Iterator[Domain]:
+    """A guest that has booted, and does not listen."""
+    found = instance.driver.domain_define_xml(instance.xml())
+    instance.driver.domain_create(found)
+    instance.wait_for_boot("g")
+    yield found
+    instance.driver.domain_destroy(found)
+
+
+def card(source: str, kind: str = "network", more: str = "") -> str:
+    return f"<interface type='{kind}'><mac address='{MAC}'/>{source}<model type='virtio'/>{more}</interface>"
+
+
+def on(network: str, more: str = "", group: str = "") -> str:
+    return card(f"<source network='{network}'{group}/>", more=more)
+
+
+def links() -> dict[str, str | None]:
+    """The links of the namespace, each with its bridge."""
+    return {link["ifname"]: link.get("master") for link in json.loads(run("ip", "-json", "link"))}
+
+
+def ports(networks: NetworkDriver) -> dict[str, int]:
+    """How many ports each network has."""
+    entries = [entry for entry in networks.networks.view() if entry.active]
+    return {entry.name: networks.network_list_all_ports(entry.reference, 0, 0)[1] for entry in entries}
+
+
+def shown(instance: Instance, domain: Domain) -> str:
+    """The card as it stands in the live XML, without line breaks; empty if it is not there."""
+    xml = instance.driver.domain_get_xml_desc(domain, 0)
+    found = re.search(r"<interface.*?</interface>", xml, re.DOTALL)
+    return re.sub(r">\s+<", "><", found[0]) if found else ""
+
+
+def test_a_card_comes_and_goes(
+    instance: Instance, networks: NetworkDriver, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = instance.driver
+    for event_id in (c.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, c.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED):
+        driver.connect_domain_event_callback_register_any(event_id, None)
+    instance.events(lambda found: bool(found))
+    driver.domain_attach_device_flags(domain, on("one"), LIVE)
+    assert instance.events()[-1] == ("device_added", "g", 1, "net0")
+    assert re.fullmatch(
+        rf"<interface type='network'><mac address='{MAC}'/>"
+        r"<source network='one' portid='[0-9a-f-]{36}' bridge='vb1'/><target dev='vnet0'/><model type='virtio'/>"
+        r"<alias name='net0'/><address type='pci' .*/></interface>",
+        shown(instance, domain),
+    )
+    assert links()["vnet0"] == "vb1"
+    assert ports(networks) == {"one": 1, "two": 0, "outside": 0}
+    assert driver.domain_interface_stats(domain, "vnet0")[1] >= 0
+    monkeypatch.setattr(plugging, "UNPLUG_SECONDS", 0.1)
+    driver.domain_detach_device(domain, on("one"))
+    assert "vnet0" in links()  # the guest has been asked
+    driver.domain_reset(domain, 0)
+    removed = ("device_removed", "g", 1, "net0")
+    assert removed in instance.events(lambda found: removed in found)
+    assert shown(instance, domain) == ""
+    driver.domain_attach_device(domain, on("two"))  # under the same name: nothing is left of the first
+    assert links()["vnet0"] == "vb2"
+    assert ports(networks) == {"one": 0, "two": 1, "outside": 0}
+
+
+def test_a_card_is_moved(instance: Instance, networks: NetworkDriver, domain: Domain) -> None:
+    driver = instance.driver
+    driver.domain_attach_device(domain, on("one"))
+
+    def update(xml: str) -> str:
+        driver.domain_update_device_flags(domain, xml, LIVE)
+        return shown(instance, domain)
+
+    assert "<source network='two' portid=" in update(on("two"))
+    assert (links()["vnet0"], ports(networks)) == ("vb2", {"one": 0, "two": 1, "outside": 0})
+    xml = update(on("outside"))
+    assert xml.startswith("<interface type='bridge'>")  # what it is for as long as it runs
+    assert "<source network='outside' portid=" in xml
+    assert "bridge='br0'/>" in xml
+    assert (links()["vnet0"], ports(networks)) == ("br0", {"one": 0, "two": 0, "outside": 1})
+    # What virsh sends to switch the link: the live description, in which two words are changed.
+    assert "<link state='down'/>" in update(xml.replace("<alias", "<link state='down'/><alias"))
+    assert ports(networks)["outside"] == 1
+    assert "<link" not in update(xml)
+    assert "<source bridge='vb1'/>" in update(card("<source bridge='vb1'/>", "bridge"))
+    assert (links()["vnet0"], ports(networks)) == ("vb1", {"one": 0, "two": 0, "outside": 0})
+    before = shown(instance, domain)
+    for xml, text in (
+        (on("nope"), "Network not found: no network with matching name 'nope'"),
+        (card("<source bridge='nope'/>", "bridge"), "operation failed: bridge nope doesn't exist"),
+        (card("", "user"), "Operation not supported: unable to change config on 'user' network type"),
+        (on("one").replace("virtio", "e1000"), "cannot modify network device model from virtio to e1000"),
+        (on("one", "<driver queues='3'/>"), "cannot modify virtio network device driver attributes"),
+        (on("one", "<mtu size='1400'/>"), "cannot modify MTU"),
+        (on("one", "<target dev='x0'/>"), "cannot modify network device tap name"),
+        (on("one", "<rom bar='off'/>"), "cannot modify network device rom bar setting"),
+        (on("one", "<vlan><tag id='5'/></vlan>"), f"interface {MAC} - vlan tag not supported for this connection type"),
+        (on("one", "<filterref filter='clean-traffic'/>"), "<filterref> is not supported"),
+        (on("one").replace(MAC, "52:54:00:00:00:99"), "no device found at address '(<null>)' matching MAC address"),
+    ):
+        with pytest.raises(VirtError) as caught:
+            driver.domain_update_device_flags(domain, xml, LIVE)
+        assert text in caught.value.message
+    assert shown(instance, domain) == before
+    assert (links()["vnet0"], ports(networks)) == ("vb1", {"one": 0, "two": 0, "outside": 0})
+
+
+def test_limits_of_a_card(instance: Instance, networks: NetworkDriver, domain: Domain) -> None:
+    driver = instance.driver
+
+    def limits() -> tuple[list[str], int]:
+        shaped = re.findall(r"rate (\S+) ceil (\S+)", run("tc", "class", "show", "dev", "vnet0"))
+        dropped = re.findall(r"limit rate over (\d+) kbytes", run("nft", "list", "ruleset"))
+        return [word for pair in shaped for word in pair], int(dropped[0]) if dropped else 0
+
+    def tune(**values: int) -> None:
+        params = [
+            TypedParam(name.replace("_", "."), TypedValue(c.VIR_TYPED_PARAM_UINT, value))
+            for name, value in values.items()
+        ]
+        driver.domain_set_interface_parameters(domain, "vnet0", params, LIVE)
+
+    driver.domain_attach_device(domain, on("one", group=" portgroup='slow'"))
+    assert limits() == ([], 20)  # those of the port group
+    assert "<bandwidth><outbound average='20'/></bandwidth>" in shown(instance, domain)
+    tune(inbound_average=100, inbound_peak=200, inbound_burst=64, outbound_average=50)
+    assert limits() == (["800Kbit", "1600Kbit"], 50)
+    values = {
+        param.field: param.value.value for param in driver.domain_get_interface_parameters(domain, "vnet0", 9, 0)[0]
+    }
+    assert (values["inbound.average"], values["inbound.peak"], values["outbound.average"]) == (100, 200, 50)
+    tune(inbound_average=0)
+    assert limits() == ([], 50)
+    driver.domain_update_device_flags(domain, on("one", "<bandwidth><inbound average='70'/></bandwidth>"), LIVE)
+    assert limits() == (["560Kbit", "560Kbit"], 0)
+    tune(outbound_average=50)  # goes with the guest, as the fixture sees
+
+
+def test_what_fails_half_way_is_undone(instance: Instance, networks: NetworkDriver, domain: Domain) -> None:
+    driver = instance.driver
+    before = driver.domain_get_xml_desc(domain, 0)
+    queue = driver.qemu_domain_monitor_command(domain, "info network", 1)
+    for xml, text in (
+        (on("one", "<rom file='/nope'/>"), "nope"),
+        (on("nope"), "no network with matching name 'nope'"),
+        (card("<source bridge='nope'/>", "bridge"), "Cannot get interface MTU on 'nope': No such device"),
+        (card("<source dev='nope' mode='bridge'/>", "direct"), "nope"),
+        (on("one", "<filterref filter='clean-traffic'/>"), "<filterref> is not supported"),
+        (
+            card("<source address='1.2.3.4' port='5'/>", "mcast"),
+            "hotplug of interface type of mcast is not implemented",
+        ),
+    ):
+        with pytest.raises(VirtError) as caught:
+            driver.domain_attach_device(domain, xml)
+        assert text in caught.value.message
+        assert ports(networks) == {"one": 0, "two": 0, "outside": 0}
+        assert not [name for name in links() if name.startswith(("vnet", "macvtap"))]
+    assert driver.domain_get_xml_desc(domain, 0) == before
+    assert driver.qemu_domain_monitor_command(domain, "info network", 1) == queue
+    driver.domain_attach_device(domain, on("one"))  # and the name is free
+
+
+def test_cards_without_a_network(instance: Instance, networks: NetworkDriver, domain: Domain) -> None:
+    driver = instance.driver
+    driver.domain_attach_device_flags(
+        domain, card("<target dev='mine0'/>", "ethernet", "<driver queues='2'/><mtu size='1400'/>"), LIVE
+    )
+    assert links()["mine0"] is None
+    assert json.loads(run("ip", "-json", "link", "show", "mine0"))[0]["mtu"] == 1400
+    second = "<interface type='user'><model type='e1000'/></interface>"
+    driver.domain_attach_device_flags(domain, second, LIVE | CONFIG)
+    macs = [
+        set(re.findall(r"<mac address='(.*?)'/>", driver.domain_get_xml_desc(domain, flags)))
+        for flags in (0, c.VIR_DOMAIN_XML_INACTIVE)
+    ]
+    assert len(macs[1]) == 1  # made up once, for both
+    assert macs[0] == macs[1] | {MAC}
+
+
+def test_a_killed_caller_leaves_nothing(
+    instance: Instance, networks: NetworkDriver, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever plugs in a card dies in the middle: at the guest's end nothing of it is left."""
+    driver = instance.driver
+    monkeypatch.setattr(plugging.Plug, "plug", lambda *_: os._exit(9))
+    pid = os.fork()
+    if pid == 0:
+        driver.domain_attach_device(domain, on("one", "<bandwidth><outbound average='9'/></bandwidth>"))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert ports(networks)["one"] == 1
+    driver.domain_destroy(domain)
+    assert ports(networks)["one"] == 0
+    assert Path("/sys/class/net/vnet0").exists() is False
+    driver.domain_create(domain)
+
+
+def test_at_the_start(instance: Instance, networks: NetworkDriver, domain: Domain) -> None:
+    """What cards of a guest are that is started with them: the same as if they had come later."""
+    driver = instance.driver
+    xml = instance.xml("h", devices=on("outside") + on("one", group=" portgroup='slow'").replace(MAC, MAC[:-1] + "4"))
+    other = driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    first, second = re.findall(r"<interface.*?</interface>", driver.domain_get_xml_desc(other, 0), re.DOTALL)
+    assert "<interface type='bridge'>" in first
+    assert "<source network='outside' portid=" in first
+    assert "<outbound average='20'/>" in second
+    assert "limit rate over 20 kbytes" in run("nft", "list", "ruleset")
+    assert ports(networks) == {"one": 1, "two": 0, "outside": 1}
+    driver.domain_destroy(other)
+    assert ports(networks) == {"one": 0, "two": 0, "outside": 0}
