@@ -107,18 +107,14 @@ class Plug:
         disks.remember(self._line, disk, images)
         monitor = self._monitor
         old = _inserted(monitor, name)
-        monitor.execute("blockdev-open-tray", {"id": name, "force": force})
-        if old is not None:
-            monitor.execute("blockdev-remove-medium", {"id": name})
+        if node is not None:
+            self._run(self._line.steps)
         try:
+            _swap(monitor, name, old, node, force=force)
+        except QMPError:
             if node is not None:
-                self._run([*self._line.steps, Step("blockdev-insert-medium", {"id": name, "node-name": node})])
-        except VirtError:
-            if old is not None:
-                monitor.execute("blockdev-insert-medium", {"id": name, "node-name": old})
-            monitor.execute("blockdev-close-tray", {"id": name})
+                _take_back(monitor, self._line.steps)
             raise
-        monitor.execute("blockdev-close-tray", {"id": name})
         if node is None:
             access.forget(disk.info.alias or "", monitor)
         if old is not None:
@@ -233,6 +229,29 @@ def _close_files(monitor: Monitor, steps: list[Step]) -> None:
     for one in monitor.query_list("query-fdsets"):
         if any(fd.get("opaque") in paths for fd in shape.tables(one, "fds")):
             monitor.execute_all([("remove-fd", {"fdset-id": shape.number(one, "fdset-id")})])
+
+
+def _swap(monitor: Monitor, drive: str, old: str | None, new: str | None, *, force: bool) -> None:
+    """Exchange the medium of a drive.
+
+    In one go, since a guest that boots may close the tray again at any time.
+
+    Raises:
+        QMPError: the drive keeps its tray closed; the old medium is in it.
+    """
+    where: dict[str, object] = {"id": drive}
+    opened = ("blockdev-open-tray", {**where, "force": force})
+    commands = [opened]
+    if old is not None:
+        commands.append(("blockdev-remove-medium", where))
+    if new is not None:
+        commands.append(("blockdev-insert-medium", {**where, "node-name": new}))
+    failure = next((one for one in monitor.execute_all(commands) if isinstance(one, QMPError)), None)
+    if failure is not None and old is not None:
+        monitor.execute_all([opened, ("blockdev-insert-medium", {**where, "node-name": old})])
+    monitor.execute_all([("blockdev-close-tray", where)])
+    if failure is not None:
+        raise failure
 
 
 def _inserted(monitor: Monitor, name: str) -> str | None:
