@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,36 @@ def test_what_is_in_a_volume(shell: Shell) -> None:
         "error: cannot read /nonexistent: No such file or directory"
     ]
     assert shell.error("vol-download", "nope", str(copy), "--pool", "p")[0] == "error: failed to get vol 'nope'"
+    shell("pool-destroy", "p")
+
+
+def test_holes_stay_holes(shell: Shell) -> None:
+    """With zeros in their place, this would take minutes."""
+    home = shell.instance.root / "pool"
+    home.mkdir()
+    shell("pool-create-as", "p", "dir", "--target", str(home))
+    source, copy = shell.instance.root / "in", shell.instance.root / "out"
+    parts = {0: b"first", 40 << 30: os.urandom(3 << 20), (200 << 30) - 4: b"last"}
+    with source.open("wb") as file:
+        for place, data in parts.items():
+            file.seek(place)
+            file.write(data)
+        file.truncate((200 << 30) + 12345)
+
+    def read(path: Path, place: int) -> bytes:
+        with path.open("rb") as file:
+            return os.pread(file.fileno(), 3 << 20, place)
+
+    shell("vol-create-as", "p", "v", str(source.stat().st_size), "--allocation", "0")
+    assert shell("vol-upload", "v", str(source), "--pool", "p", "--sparse") == ""
+    assert shell("vol-download", "v", str(copy), "--pool", "p", "--sparse") == ""
+    for path in (home / "v", copy):
+        assert path.stat().st_size == source.stat().st_size
+        assert path.stat().st_blocks * 512 < 4 << 20
+        assert all(read(path, place).startswith(data) for place, data in parts.items())
+    assert shell("vol-download", "v", str(copy), "--pool", "p", "--sparse", "--offset", "1G", "--length", "40G") == ""
+    assert copy.stat().st_size == 40 << 30
+    assert read(copy, 39 << 30) == parts[40 << 30]
     shell("pool-destroy", "p")
 
 

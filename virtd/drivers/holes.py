@@ -68,6 +68,49 @@ def send(descriptor: int, what: bytes | memoryview | int) -> None:
             view = view[os.write(descriptor, view) :]
 
 
+def send_file(writer: int, descriptor: int, offset: int, end: int) -> Iterator[int]:
+    """Send a file from one place to another, with its holes; the kernel moves the data.
+
+    Args:
+        writer: the pipe.
+        descriptor: the file; what is no file has no holes.
+        offset, end: the places, in bytes.
+
+    Yields:
+        Up to where it has been sent.
+
+    Raises:
+        OSError: as os.sendfile(); EIO if the file has become shorter meanwhile.
+    """
+    while offset < end:
+        start = min(_seek(descriptor, offset, os.SEEK_DATA, end), end)
+        if start > offset:
+            send(writer, start - offset)
+        stop = min(_seek(descriptor, start, os.SEEK_HOLE, end), end)
+        if stop > start:
+            os.write(writer, data_head(stop - start))
+        offset = start
+        while offset < stop:
+            sent = os.sendfile(writer, descriptor, offset, min(stop - offset, _PART))
+            if not sent:
+                raise OSError(errno.EIO, "it has become shorter meanwhile")
+            offset += sent
+            yield offset
+        yield offset
+
+
+def _seek(descriptor: int, offset: int, what: int, end: int) -> int:
+    """Where the next data or the next hole begins."""
+    try:
+        return os.lseek(descriptor, offset, what)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return end
+        if error.errno == errno.EINVAL:
+            return offset if what == os.SEEK_DATA else end
+        raise
+
+
 def receive(descriptor: int) -> Iterator[bytes | int]:
     """What comes, part by part, to the end: data, and lengths of holes.
 

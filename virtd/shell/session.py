@@ -94,11 +94,16 @@ class Session:
             return None
         return getattr(self.connection.drivers[0], "client", None)
 
-    def stream(self, name: str, *args: Any) -> Transfer:
-        """Call a procedure that opens a stream; as call()."""
+    def stream(self, name: str, *args: Any, sparse: bool = False) -> Transfer:
+        """Call a procedure that opens a stream; as call().
+
+        Args:
+            name, args: the procedure, as for call().
+            sparse: holes are to stay holes, where they can (Transfer.holes).
+        """
         from virtd.shell.streams import Transfer
 
-        return Transfer(self._method(name, args), args)
+        return Transfer(self._method(name, args), args, sparse=sparse)
 
     def _method(self, name: str, args: tuple[Any, ...]) -> Callable[..., Any]:
         method = self.connect().method(name)

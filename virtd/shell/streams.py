@@ -36,25 +36,27 @@ class Transfer:
     Args:
         method: the procedure that opens it.
         args: the procedure's arguments.
+        sparse: whether holes can be dealt with here.
 
     Attributes:
         value: the procedure's result.
         descriptor: where the data comes from and goes to; read and write it as any descriptor.
+        holes: what flows there are parts with heads (virtd.drivers.holes); else holes are zeros.
 
     Raises:
         VirtError: what the procedure says.
     """
 
-    def __init__(self, method: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def __init__(self, method: Callable[..., Any], args: tuple[Any, ...], *, sparse: bool = False) -> None:
         self._reports, report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._child = os.fork()
         if self._child == 0:
             self._reports.close()
-            _serve(method, args, report)
+            _serve(method, args, report, sparse=sparse)
         report.close()
         self.descriptor = -1
         try:
-            self.value = self._outcome()
+            self.value, self.holes = self._outcome()
         except BaseException:
             self.abort()
             raise
@@ -135,7 +137,7 @@ class Transfer:
         self._reports.close()
 
 
-def _serve(method: Callable[..., Any], args: tuple[Any, ...], report: socket.socket) -> NoReturn:
+def _serve(method: Callable[..., Any], args: tuple[Any, ...], report: socket.socket, *, sparse: bool) -> NoReturn:
     """Make the call, hand over the stream's near end, do the work at its far end. In the child."""
     try:
         # A key that interrupts this program's user is no order to break off what runs behind the stream.
@@ -145,11 +147,11 @@ def _serve(method: Callable[..., Any], args: tuple[Any, ...], report: socket.soc
             reply = method(*args)
             if not isinstance(reply, Reply) or reply.stream is None:
                 raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "the call opened no stream")
-            descriptor = reply.stream.descriptor
-            socket.send_fds(report, [pickle.dumps(reply.value)], [descriptor])
-            os.close(descriptor)
-            if reply.stream.work is not None:
-                reply.stream.work()
+            stream = reply.stream.sparse() if sparse and reply.stream.sparse else reply.stream
+            socket.send_fds(report, [pickle.dumps((reply.value, stream.holes))], [stream.descriptor])
+            os.close(stream.descriptor)
+            if stream.work is not None:
+                stream.work()
             report.send(pickle.dumps(None))
         except VirtError as error:
             report.send(pickle.dumps(error))

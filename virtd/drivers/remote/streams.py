@@ -5,17 +5,20 @@ Reply needs: it moves all that flows between a stream and one end of a socket pa
 """
 
 import math
+import os
 import select
 import socket
 from functools import partial
 
 from virtd import constants as c
+from virtd.drivers import holes
 from virtd.drivers.base import Stream
 from virtd.drivers.remote.client import Client
 from virtd.drivers.remote.link import poll
 from virtd.errors import VirtError
 from virtd.protocol import streams
 from virtd.protocol.streams import StreamEvent
+from virtd.state import files
 
 _AHEAD = 4 << 20  # bytes a consumer may lag behind before no more is read from the server
 _CHUNK = 262120
@@ -78,6 +81,21 @@ class RemoteStream:
         while (event := self.pending()) is None:
             self._client.wait_until(lambda: bool(self._stream.events), "a stream")
         return event
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the call asked for holes."""
+        return self._stream.state.sparse
+
+    def check(self) -> None:
+        """See whether the server has given up what is being sent.
+
+        Raises:
+            VirtError: it has.
+        """
+        while poll({self.fileno(): select.POLLIN}, 0):
+            self.take_in()
+        self.pending()
 
     def send(self, data: bytes) -> None:
         """Send data.
@@ -222,7 +240,46 @@ def pump(stream: RemoteStream, end: socket.socket, direction: str) -> None:
         _Pump(stream, end).run(direction)
 
 
+def pump_parts(stream: RemoteStream, descriptor: int, direction: str) -> None:
+    """As `pump`, through a pipe with heads (virtd.drivers.holes): holes arrive as what they are.
+
+    Args:
+        stream: the stream of a call that asked for holes.
+        descriptor: one end of the pipe; it is closed in any case.
+        direction: "read" or "write".
+
+    Raises:
+        VirtError: the stream has failed, or the pipe.
+    """
+    try:
+        if direction == "write":
+            for part in holes.receive(descriptor):
+                stream.send(part) if isinstance(part, bytes) else stream.send_hole(part)
+                stream.check()
+        else:
+            while (event := stream.receive()).kind != streams.END:
+                holes.send(descriptor, event.length if event.kind == streams.HOLE else event.data)
+    except BrokenPipeError:
+        stream.abort()
+        return
+    except OSError as error:
+        raise files.os_error(error, "cannot hand on what a stream carries") from None
+    finally:
+        os.close(descriptor)
+    stream.finish()
+
+
 def pumped(client: Client, serial: int, direction: str) -> Stream:
     """The stream that a call has opened, as drivers hand streams over; see `pump`."""
+    stream = RemoteStream(client, serial)
     ours, theirs = socket.socketpair()
-    return Stream(theirs.detach(), partial(pump, RemoteStream(client, serial), ours, direction))
+
+    def parts() -> Stream:
+        ours.close()
+        os.close(far)
+        reader, writer = holes.pipe()
+        mine, yours = (writer, reader) if direction == "read" else (reader, writer)
+        return Stream(yours, partial(pump_parts, stream, mine, direction), holes=True)
+
+    far = theirs.detach()
+    return Stream(far, partial(pump, stream, ours, direction), sparse=parts if stream.sparse else None)

@@ -120,37 +120,14 @@ def _send_sparsely(writer: int, descriptor: int, offset: int, length: int | None
     try:
         end = os.lseek(descriptor, 0, os.SEEK_END)
         end = end if length is None else min(end, offset + length)
-        while offset < end:
-            start = min(_seek(descriptor, offset, os.SEEK_DATA, end), end)
-            if start > offset:
-                holes.send(writer, start - offset)
-            stop = min(_seek(descriptor, start, os.SEEK_HOLE, end), end)
-            if stop > start:
-                os.write(writer, holes.data_head(stop - start))
-            offset = start
-            while offset < stop:
-                sent = os.sendfile(writer, descriptor, offset, min(stop - offset, _CHUNK))
-                if not sent:
-                    raise OSError(errno.EIO, "it has become shorter meanwhile")
-                offset += sent
+        for _ in holes.send_file(writer, descriptor, offset, end):
+            pass
     except BrokenPipeError:
         pass  # the client has had enough
     except OSError as error:
         raise files.os_error(error, f"cannot read volume '{path}'") from None
     finally:
         os.close(descriptor)
-
-
-def _seek(descriptor: int, offset: int, what: int, end: int) -> int:
-    """Where the next data or the next hole begins; what is no file has no holes."""
-    try:
-        return os.lseek(descriptor, offset, what)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return end
-        if error.errno == errno.EINVAL:
-            return offset if what == os.SEEK_DATA else end
-        raise
 
 
 class _Target:

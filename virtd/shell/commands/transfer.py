@@ -1,14 +1,24 @@
 """What is in volumes, to and from files."""
 
+from __future__ import annotations
+
 import os
+from functools import partial
 
 from virtd import constants as c
+from virtd.drivers import holes
 from virtd.errors import VirtError
 from virtd.shell.command import Args, Command
 from virtd.shell.commands.volume import find
 from virtd.shell.failure import Failure, failing
 from virtd.shell.progress import Progress
 from virtd.shell.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtd.shell.streams import Transfer
 
 _CHUNK = 1 << 18
 _BLOCK = 4096  # holes are looked for in pieces of this size
@@ -31,15 +41,14 @@ def vol_upload(session: Session, args: Args) -> None:
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}") from None
     try:
-        total = length or os.fstat(file).st_size
+        size = _size(file)
+        total = min(length, size) if length and size else length or size
         with failing(f"cannot upload to volume {name}"):
-            transfer = session.stream("storage_vol_upload", volume, offset, length, flags)
+            transfer = session.stream("storage_vol_upload", volume, offset, length, flags, sparse=bool(flags and size))
         with transfer, Progress(f"uploading {name}", total) as progress:
-            sent = 0
             try:
-                while data := os.read(file, min(_CHUNK, length - sent) if length else _CHUNK):
-                    _write_all(transfer.descriptor, data)
-                    sent += len(data)
+                parts = holes.send_file(transfer.descriptor, file, 0, total) if transfer.holes else None
+                for sent in parts or _send(transfer.descriptor, file, length):
                     progress.show(sent)
             except OSError as error:
                 raise _why(transfer, f"cannot send data to volume {name}", error) from None
@@ -64,13 +73,12 @@ def vol_download(session: Session, args: Args) -> None:
     try:
         with failing(f"cannot download from volume {name}"):
             total = length or session.call("storage_vol_get_info", volume)[1]
-            transfer = session.stream("storage_vol_download", volume, offset, length, flags)
+            transfer = session.stream("storage_vol_download", volume, offset, length, flags, sparse=sparse)
         with transfer, Progress(f"downloading {name}", total) as progress:
             received = 0
             try:
-                while data := os.read(transfer.descriptor, _CHUNK):
-                    _store(file, data, sparse=sparse)
-                    received += len(data)
+                for part in _received(transfer):
+                    received += _store(file, part, sparse=sparse)
                     progress.show(received)
                 if sparse:
                     os.ftruncate(file, received)
@@ -85,13 +93,39 @@ def vol_download(session: Session, args: Args) -> None:
             os.unlink(path)
 
 
-def _why(transfer: object, text: str, error: OSError) -> Failure:
+def _why(transfer: Transfer, text: str, error: OSError) -> Failure:
     """A write failed because the other end has given up: what it says is the reason."""
     try:
-        transfer.finish()  # type: ignore[attr-defined]
+        transfer.finish()
     except VirtError as reason:
         return Failure(text, cause=reason)
     return Failure(f"{text}: {error.strerror}")
+
+
+def _size(file: int) -> int:
+    """How long a file or device is, in bytes; 0 of what has no length."""
+    try:
+        size = os.lseek(file, 0, os.SEEK_END)
+        os.lseek(file, 0, os.SEEK_SET)
+    except OSError:
+        return 0
+    return size
+
+
+def _send(descriptor: int, file: int, length: int) -> Iterator[int]:
+    """Send a file, or so many bytes of it; yields how many have been sent."""
+    sent = 0
+    while data := os.read(file, min(_CHUNK, length - sent) if length else _CHUNK):
+        _write_all(descriptor, data)
+        sent += len(data)
+        yield sent
+
+
+def _received(transfer: Transfer) -> Iterator[bytes | int]:
+    """What comes, part by part: data, and lengths of holes."""
+    if transfer.holes:
+        return holes.receive(transfer.descriptor)
+    return iter(partial(os.read, transfer.descriptor, _CHUNK), b"")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -100,17 +134,21 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _store(file: int, data: bytes, *, sparse: bool) -> None:
-    """Append to a file; blocks of zeros become holes, if it may have any."""
+def _store(file: int, data: bytes | int, *, sparse: bool) -> int:
+    """Append data or a hole to a file, in which blocks of zeros become holes, too, if it may have any; their length."""
+    if isinstance(data, int):
+        os.lseek(file, data, os.SEEK_CUR)
+        return data
     if not sparse:
         _write_all(file, data)
-        return
+        return len(data)
     for start in range(0, len(data), _BLOCK):
         block = data[start : start + _BLOCK]
         if block == _ZEROS:
             os.lseek(file, _BLOCK, os.SEEK_CUR)
         else:
             _write_all(file, block)
+    return len(data)
 
 
 _SYNOPSIS = "<vol> <file> [--pool <string>] [--offset <number>] [--length <number>] [--sparse]"
