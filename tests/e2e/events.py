@@ -82,19 +82,20 @@ class Events:
 
         return callback
 
-    def wait(self, until: Callable[[list[Event]], bool]) -> None:
+    def wait(self, until: Callable[[list[Event]], bool], seconds: float = SECONDS) -> None:
         """Wait until what has come since the last take() is enough."""
         with self._changed:
-            assert self._changed.wait_for(lambda: until(self._found), SECONDS), f"only {self._found} came"
+            assert self._changed.wait_for(lambda: until(self._found), seconds), f"only {self._found} came"
 
-    def take(self, until: Callable[[list[Event]], bool] | None = None) -> list[Event]:
+    def take(self, until: Callable[[list[Event]], bool] | None = None, seconds: float = SECONDS) -> list[Event]:
         """What has come since the last call.
 
         Args:
             until: when what comes is enough; it is waited for. Then, as without, for what has been caused already.
+            seconds: for how long.
         """
         if until is not None:
-            self.wait(until)
+            self.wait(until, seconds)
         before = self._fences
         # By a connection of its own: the one that is listened to may be read-only, or busy.
         self._instance.virsh("desc", _FENCE, "--title", "--new-desc", "fence")

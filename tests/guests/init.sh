@@ -1,6 +1,8 @@
 #!/bin/busybox sh
 # The first process of the test guest (tests/guests/linux.py). Kernel command line:
 #   virtd.net=dhcp     bring up the first network interface by DHCP and print "virtd: address ADDRESS"
+#   virtd.name=NAME    the guest's host name
+#   virtd.mount=DISK   make a file system on a disk and mount it on /mnt
 #   virtd.quiet        no shell: print READY and wait
 #   virtd.run=COMMAND  run this after READY ("_" stands for a space), before the shell
 
@@ -37,6 +39,23 @@ SCRIPT
     udhcpc -i "$interface" -s /run/dhcp -t 10 -T 1 -n -q >/run/udhcpc.log 2>&1
     grep '^virtd: address' /run/udhcpc.log || echo "virtd: no address"
 fi
+
+disk=$(option mount)
+if [ -n "$disk" ]; then
+    mke2fs -q "/dev/$disk" >/dev/null 2>&1 || mke2fs "/dev/$disk" >/dev/null
+    mount -t ext4 "/dev/$disk" /mnt
+fi
+
+hostname "$(option name)"
+# Where the agent looks for it.
+ln -s /bin/busybox /sbin/hwclock
+
+# The guest agent, if there is one and a channel for it.
+for port in /sys/class/virtio-ports/*; do
+    if [ -x /sbin/qemu-ga ] && [ "$(cat "$port/name" 2>/dev/null)" = org.qemu.guest_agent.0 ]; then
+        qemu-ga -m virtio-serial -p "/dev/${port##*/}" -t /run -f /run/qemu-ga.pid -l /run/qemu-ga.log &
+    fi
+done
 
 echo "@READY@"
 eval "$(option run | tr _ ' ')"

@@ -8,7 +8,8 @@ and one script.
 It boots in about 3 s under TCG. What it does follows from its command line (tests/guests/init.sh, which is its
 first process): it prints READY on its console and gives a root shell there; the power button ends it (acpid);
 `poweroff`, `reboot` and `echo c > /proc/sysrq-trigger` do what they say; virtd.net=dhcp brings up its first network
-interface and prints its address.
+interface and prints its address. With build(agent=True) it has the distribution's qemu-ga, which serves the channel
+that is meant for it, a user who has logged in, and on virtd.mount=vda a file system on that disk.
 
 The initrd lies in a cache directory under the digest of all it is made from, and is built once, whoever comes first.
 This module knows nothing of virtd, QEMU's command line or pytest.
@@ -25,6 +26,7 @@ import platform
 import re
 import shutil
 import stat
+import struct
 import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -69,10 +71,13 @@ class Guest(NamedTuple):
         return " ".join(("console=ttyS0", "quiet", "panic=-1", "nokaslr", *more))
 
 
-def build() -> Guest:
+def build(*, agent: bool = False) -> Guest:
     """Find a kernel and busybox on this host and make an initrd for them, or take the one made before.
 
-    Raises FileNotFoundError, naming what is missing: a kernel with its modules, or a static busybox.
+    Args:
+        agent: put QEMU's guest agent into it.
+
+    Raises FileNotFoundError, naming what is missing: a kernel with its modules, a static busybox, or qemu-ga.
     """
     kernel, modules = _find_kernel()
     busybox = _find_busybox()
@@ -81,12 +86,20 @@ def build() -> Guest:
     for source in (busybox, _INIT, Path(__file__)):
         digest.update(source.read_bytes())
     digest.update(f"{modules} {modules.stat().st_mtime_ns}".encode())
+    program = _find_agent() if agent else None
+    if program is not None:
+        digest.update(program.read_bytes())
     initrd = cache / f"initrd-{digest.hexdigest()[:16]}.gz"
+
+    def archive() -> bytes:
+        # Linux unpacks one archive after another.
+        return _archive(busybox, modules) + (b"" if program is None else _agent_archive(program))
+
     with open(cache / "lock", "a", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not initrd.exists():
             temporary = initrd.with_suffix(".new")
-            temporary.write_bytes(gzip.compress(_archive(busybox, modules), compresslevel=1, mtime=0))
+            temporary.write_bytes(gzip.compress(archive(), compresslevel=1, mtime=0))
             temporary.rename(initrd)
         readable = cache / f"vmlinuz-{modules.name}"  # as in /boot, where on some distributions only root may read it
         if not readable.exists():
@@ -126,6 +139,56 @@ def _find_busybox() -> Path:
         if path is not None and b"ld-linux" not in Path(path).read_bytes()[:4096]:
             return Path(path)
     raise FileNotFoundError("statically linked busybox")
+
+
+def _find_agent() -> Path:
+    """QEMU's guest agent, of this machine or as contrib/test has unpacked it."""
+    found = shutil.which("qemu-ga", path="/usr/sbin:/usr/bin")
+    path = Path(found) if found is not None else Path(__file__).parents[2] / ".venv/unpacked/usr/sbin/qemu-ga"
+    if not path.exists():
+        raise FileNotFoundError("qemu-ga, which contrib/test installs")
+    return path
+
+
+_PASSWD: Final = "root:x:0:0:root:/root:/bin/sh\nguest:x:1000:1000::/home/guest:/bin/sh\n"
+_GROUP: Final = "root:x:0:\nguest:x:1000:\n"
+_SHADOW: Final = "root:*:19000:0:99999:7:::\nguest:*:19000:0:99999:7:::\n"
+_OS_RELEASE: Final = 'ID=virtd-test\nNAME="Guest of the tests"\nPRETTY_NAME="Guest of the tests 1"\nVERSION_ID=1\n'
+# What the agent runs. busybox has no chpasswd; this one knows passwords that are encrypted already.
+_CHPASSWD: Final = """#!/bin/sh
+IFS=: read -r user password
+sed -i "s|^$user:[^:]*:|$user:$password:|" /etc/shadow
+"""
+_SHUTDOWN: Final = """#!/bin/sh
+case $1 in -r) exec /sbin/reboot ;; *) exec /sbin/poweroff ;; esac
+"""
+
+
+def _agent_archive(program: Path) -> bytes:
+    """The agent with its libraries, and what it tells of."""
+    archive = _Cpio()
+    files = {Path("/sbin/qemu-ga"): program}
+    listed = subprocess.run(["ldd", str(program)], stdout=subprocess.PIPE, text=True, check=True).stdout
+    for name in re.findall(r"(?:=> |^\s*)(/\S+)", listed, re.MULTILINE):
+        files[Path(name)] = Path(name)
+    made: set[Path] = {Path("/"), Path("/etc"), Path("/sbin"), Path("/lib")}
+    homes = [Path("/root"), Path("/home/guest"), Path("/mnt"), Path("/var/run")]
+    for directory in sorted({parent for path in (*files, *(home / "x" for home in homes)) for parent in path.parents}):
+        if directory not in made:
+            archive.directory(str(directory)[1:])
+    for path, source in files.items():
+        archive.file(str(path)[1:], source.read_bytes(), 0o755)
+    texts = {"etc/passwd": _PASSWD, "etc/group": _GROUP, "etc/shadow": _SHADOW, "etc/os-release": _OS_RELEASE}
+    for name, text in texts.items():
+        archive.file(name, text.encode(), 0o644)
+    for name, text in {"sbin/chpasswd": _CHPASSWD, "sbin/shutdown": _SHUTDOWN}.items():
+        archive.file(name, text.encode(), 0o755)
+    # utmp(5): a user process of root on the first terminal, since 2023.
+    entry = struct.pack(
+        "=hxxi32s4s32s256shhiii4i20x", 7, 1, b"ttyS0", b"S0", b"root", b"", 0, 0, 0, 1_700_000_000, 0, *[0] * 4
+    )
+    archive.file("var/run/utmp", entry, 0o644)
+    return archive.end()
 
 
 def _archive(busybox: Path, modules: Path) -> bytes:

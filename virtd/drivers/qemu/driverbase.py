@@ -63,15 +63,17 @@ def instance(paths: Paths) -> Instance:
     return found
 
 
-def without(config: Config, aliases: Sequence[str]) -> Config:
-    """A copy of a live configuration, less the devices of some aliases."""
+def brought_up_to_date(config: Config, status: Status) -> Config:
+    """A copy of a live configuration with what QEMU has reported since: devices that have gone, channels in use."""
     from virtd.drivers.qemu.plug.config import take_out
     from virtd.drivers.qemu.plug.kinds import all_devices
 
     config = config.copy()
     for kind, device in list(all_devices(config)):
-        if device.info.alias in aliases:
+        if device.info.alias in status.gone:
             take_out(config, kind, device)
+    for channel in config.channels:
+        _, channel.state = status.channels.get(channel.info.alias or "", ("", channel.state))
     return config
 
 
@@ -146,8 +148,8 @@ class DriverBase(Driver):
         Raises:
             VirtError: VIR_ERR_OPERATION_INVALID, the guest has ended meanwhile.
         """
-        config = self.whole(entry)
-        return without(config, entry.status.gone) if entry.status is not None and entry.status.gone else config
+        config, status = self.whole(entry), entry.status
+        return config if status is None or status.as_written else brought_up_to_date(config, status)
 
     def whole(self, entry: Entry) -> Config:
         """As live(), with what the guest has let go of since the live XML was written."""

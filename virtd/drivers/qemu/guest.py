@@ -79,10 +79,13 @@ class Guest:
         """Write a new live XML to disk, to be published in a commit; the state change lock is held.
 
         What virDomainGetXMLDesc answers stands in the file as it is. Passwords stand in a second one, where there
-        are any; else the second one is empty.
+        are any; else the second one is empty. Which channels are connected stands in the status alone.
         """
         from virtd.conf.domain import format_domain
 
+        for channel in config.channels:
+            if channel.state is not None:
+                channel.state = "disconnected"
         text, secrets = (format_domain(config, live=True, secure=secure) for secure in (False, True))
         return [
             files.prepare(self.live_path, text.encode(errors="surrogateescape"), durable=False),

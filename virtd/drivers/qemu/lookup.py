@@ -177,8 +177,7 @@ class Lookup(DriverBase):
         from virtd.drivers.qemu.run import guestcpu
 
         entry = self.guests.find(domain)
-        # The file still has what the guest has let go of lately.
-        whole = entry.status is not None and not entry.status.gone
+        whole = entry.status is not None and entry.status.as_written
         if whole and not flags & ~c.VIR_DOMAIN_XML_SECURE:
             text = self.guest(entry).live_text(secure=bool(flags))
             if text is not None:

@@ -36,6 +36,8 @@ class Status:
     disks: dict[str, list[str]] = field(default_factory=dict)
     # QEMU's name of an image → what the event of its being written beyond a mark calls it.
     thresholds: dict[str, list[str]] = field(default_factory=dict)
+    # Virtio channels: alias → name, and "connected" while a program in the guest has it open, else "disconnected".
+    channels: dict[str, list[str]] = field(default_factory=dict)
     # What virDomainGetInfo tells, so that it need not read the XML.
     max_memory: int = 0  # KiB
     memory: int = 0  # KiB, as the balloon said last
@@ -48,6 +50,11 @@ class Status:
     def active(self) -> bool:
         """Whether the guest counts as running: its start has succeeded."""
         return self.started > 0
+
+    @property
+    def as_written(self) -> bool:
+        """Whether nothing has happened that the live XML does not have: devices that went, channels that opened."""
+        return not self.gone and all(state != "connected" for _, state in self.channels.values())
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode() + b"\n"
@@ -82,6 +89,7 @@ def decode(content: bytes) -> Status:
         ports=[int(str(port)) for port in _list(table, "ports")],
         disks=_names(table, "disks"),
         thresholds=_names(table, "thresholds"),
+        channels=_names(table, "channels"),
         max_memory=shape.number(table, "max_memory"),
         memory=shape.number(table, "memory"),
         vcpus=shape.number(table, "vcpus"),

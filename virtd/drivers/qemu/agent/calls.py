@@ -136,11 +136,13 @@ class AgentCalls(AgentUser):
             raise VirtError(c.VIR_ERR_INVALID_ARG, "unsupported state value")
         with self.agent(domain, "virDomainSetGuestVcpus", inactive=_QEMU) as agent:
             listed = _vcpus(agent)
+            missing = wanted - listed.keys()
+            if missing:
+                text = f"guest is missing vCPUs '{format_ranges(missing)}'"
+                raise VirtError(c.VIR_ERR_INVALID_ARG, text)
             for number in sorted(wanted):
-                if number not in listed:
-                    raise VirtError(c.VIR_ERR_INVALID_ARG, f"guest is missing vCPU '{number}'")
                 if not state and not shape.truth(listed[number], "can-offline", False):
-                    raise VirtError(c.VIR_ERR_INVALID_ARG, f"can't offline vCPU '{number}'")
+                    raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, f"vCPU '{number}' is not offlinable")
             changes = [{"logical-id": number, "online": bool(state)} for number in sorted(wanted)]
             agent.execute("guest-set-vcpus", {"vcpus": changes})
 

@@ -116,6 +116,15 @@ class AgentUser(Changes):
 
     def _check_connected(self, entry: Entry, found: Channel) -> None:
         """Refuse to wait for an agent when no program of the guest has opened the channel."""
+        assert entry.status is not None
+        known = entry.status.channels.get(found.info.alias or "")
+        if known is not None:
+            if known[1] != "connected":
+                raise VirtError(
+                    c.VIR_ERR_AGENT_UNRESPONSIVE, "QEMU guest agent is not connected", domain=c.VIR_FROM_QEMU
+                )
+            return
+        # It was plugged in while the guest ran.
         (answer,) = ask.ask(self.guest(entry), [("query-chardev", None)])
         label = f"char{found.info.alias}"
         for one in shape.as_tables(answer, "query-chardev"):

@@ -230,6 +230,7 @@ def _start_qemu(
                 access.open_way(command, user, driver.guests.owners, guest.directory, whose)
             prepare.describe(config, command.disks, user)
             found.disks = {node: list(names) for node, names in command.disks.items()}
+            found.channels = prepare.connectable(config)
             environment = confine.environment(guest.private, privileged=driver.paths.privileged)
             spawn = _Spawn(
                 command,

@@ -42,6 +42,16 @@ def describe(config: Config, disks: Mapping[str, tuple[str, str]], user: confine
     labels.describe(config, user)
 
 
+def connectable(config: Config) -> dict[str, list[str]]:
+    """The virtio channels, which no program in the guest has opened yet, as Status.channels has them."""
+    found = {}
+    for channel in config.channels:
+        if channel.target_type == "virtio":
+            channel.state = "disconnected"
+            found[channel.info.alias or ""] = [channel.name or "", channel.state]
+    return found
+
+
 def after_start(config: Config, monitor: Monitor) -> Cpu | None:
     """Tell QEMU what is told before the guest runs, and ask what it chose itself.
 

@@ -209,6 +209,35 @@ def _block_threshold(status: Status, data: shape.Table, reaction: Reaction) -> N
         reaction.events.append(("block-threshold", [target, path or None, *numbers]))
 
 
+AGENT = "org.qemu.guest_agent.0"  # the channel that a guest agent serves
+
+
+def agent_started(status: Status) -> list[Told]:
+    """What is told of a guest's agent when the guest is started."""
+    if not any(name == AGENT for name, _ in status.channels.values()):
+        return []
+    state = c.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_DISCONNECTED
+    return [("agent-lifecycle", [state, c.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_DOMAIN_STARTED])]
+
+
+def _channel(status: Status, data: shape.Table, reaction: Reaction) -> None:
+    channel = status.channels.get(shape.text(data, "id"))
+    is_open = shape.truth(data, "open")
+    state = "connected" if is_open else "disconnected"
+    if channel is None or channel[1] == state:
+        return
+    channel[1] = state
+    if channel[0] == AGENT:
+        constant = (
+            c.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED
+            if is_open
+            else c.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_DISCONNECTED
+        )
+        reaction.events.append(
+            ("agent-lifecycle", [constant, c.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_CHANNEL])
+        )
+
+
 def _balloon(status: Status, data: shape.Table, reaction: Reaction) -> None:
     status.memory = shape.number(data, "actual") // 1024
     reaction.events.append(("balloon-change", [status.memory]))
@@ -288,6 +317,7 @@ REACTIONS: dict[str, Callable[[Status, shape.Table, Reaction], None]] = {
     "WATCHDOG": _watchdog,
     "BLOCK_IO_ERROR": _io_error,
     "BLOCK_WRITE_THRESHOLD": _block_threshold,
+    "VSERPORT_CHANGE": _channel,
     "BALLOON_CHANGE": _balloon,
     "DEVICE_DELETED": _device_deleted,
     "SUSPEND": _suspend,

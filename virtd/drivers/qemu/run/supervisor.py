@@ -136,6 +136,8 @@ class Supervisor:
         self._send("qmp_capabilities")
         # What happened while nobody listened: the answer is compared with the status.
         self._send("query-status")
+        if self._status.channels:
+            self._send("query-chardev")
 
     def _send(self, command: str) -> None:
         if self._events is None:
@@ -181,6 +183,8 @@ class Supervisor:
     def _hear_answer(self, answer: qmp.Answer) -> None:
         if answer.id == "query-status" and answer.error is None:
             self._reconcile(answer.result)
+        elif answer.id == "query-chardev" and answer.error is None:
+            self._reconcile_channels(answer.result)
         elif answer.id == "cont" and answer.error is not None and self._starting:
             # The start has failed at its last step.
             client, _ = self._starting
@@ -219,6 +223,14 @@ class Supervisor:
         ):
             return
         self._record(qmp.Event("RESUME" if running else "STOP", {}, self._status.seen))
+
+    def _reconcile_channels(self, result: object) -> None:
+        """The same for programs in the guest that have opened channels, or closed them."""
+        for one in shape.as_tables(result, "query-chardev"):
+            alias = shape.text(one, "label").removeprefix("char")
+            if alias in self._status.channels:
+                data: shape.Table = {"id": alias, "open": shape.truth(one, "frontend-open")}
+                self._record(qmp.Event("VSERPORT_CHANGE", data, self._status.seen))
 
     def _commit(self, events: list[reactions.Told]) -> bool:
         """Let everybody see the status as it is now, and hear of events; what the disk does not take is tried again."""
@@ -402,7 +414,8 @@ class Supervisor:
         started: reactions.Told = ("lifecycle", [c.VIR_DOMAIN_EVENT_STARTED, detail])
         # libvirt tells of the start last when the guest runs, first when it does not.
         running = self._status.state == c.VIR_DOMAIN_RUNNING
-        if self._commit([*reaction.events, started] if running else [started, *reaction.events]):
+        told = [*reaction.events, started] if running else [started, *reaction.events]
+        if self._commit(reactions.agent_started(self._status) + told):
             self._reply(client)
         else:
             text = f"the status of guest '{self._guest.name}' cannot be written"
