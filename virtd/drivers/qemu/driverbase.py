@@ -63,15 +63,21 @@ def instance(paths: Paths) -> Instance:
     return found
 
 
-def brought_up_to_date(config: Config, status: Status) -> Config:
-    """A copy of a live configuration with what QEMU has reported since: devices that have gone, channels in use."""
+def without(config: Config, aliases: Sequence[str]) -> Config:
+    """A copy of a live configuration, less the devices of some aliases."""
     from virtd.drivers.qemu.plug.config import take_out
     from virtd.drivers.qemu.plug.kinds import all_devices
 
     config = config.copy()
     for kind, device in list(all_devices(config)):
-        if device.info.alias in status.gone:
+        if device.info.alias in aliases:
             take_out(config, kind, device)
+    return config
+
+
+def brought_up_to_date(config: Config, status: Status) -> Config:
+    """A copy of a live configuration with what QEMU has reported since: devices that have gone, channels in use."""
+    config = without(config, status.gone)
     for channel in config.channels:
         _, channel.state = status.channels.get(channel.info.alias or "", ("", channel.state))
     return config
