@@ -4,7 +4,9 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import libvirt
@@ -24,6 +26,7 @@ class Server:
         self.root = root
         self.uri = ""
         self.process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.local()
 
     def connect(self) -> libvirt.virConnect:
         """Open a connection, as clients do."""
@@ -54,13 +57,24 @@ class Server:
 
     def clear(self) -> None:
         """End and forget all guests of the benchmark."""
-        for domain in self.connect().listAllDomains():
-            if domain.name().startswith(PREFIX):
-                with contextlib.suppress(libvirt.libvirtError):
-                    if domain.isActive():
-                        domain.destroy()
-                with contextlib.suppress(libvirt.libvirtError):
-                    domain.undefine()
+        names = [domain.name() for domain in self.connect().listAllDomains()]
+        # libvirtd takes its time to destroy a guest, but not its processors.
+        with ThreadPoolExecutor(16) as several:
+            list(several.map(self._remove, [name for name in names if name.startswith(PREFIX)]))
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(libvirt.libvirtError):
+            domain = self._own().lookupByName(name)
+            if domain.isActive():
+                domain.destroy()
+            if domain.isPersistent():
+                domain.undefine()
+
+    def _own(self) -> libvirt.virConnect:
+        """A connection of this thread's own."""
+        if not hasattr(self._thread, "connection"):
+            self._thread.connection = self.connect()
+        return self._thread.connection
 
     def command(self) -> list[str]:
         raise NotImplementedError
