@@ -37,6 +37,7 @@ class Setup:
         private: QEMU's own directory.
         memory: directory for files that are the guest's memory.
         nvram: directory where the variables of UEFI firmwares are kept.
+        reset_nvram: whether they become what they were at first.
         channels: directory for the sockets of channels that have no path; by default the private one.
         taps: descriptors of tap devices, by the alias of the interface.
         vhosts: descriptors of /dev/vhost-net, likewise.
@@ -51,6 +52,7 @@ class Setup:
     private: str = ""
     memory: str = ""
     nvram: str = ""
+    reset_nvram: bool = False
     channels: str = ""
     taps: Mapping[str, Sequence[int]] = field(default_factory=dict)
     vhosts: Mapping[str, Sequence[int]] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from virtd.drivers.qemu.command.line import Line, devices_with_boot_order, escap
 from virtd.drivers.qemu.command.memory import uses_default_memory
 from virtd.drivers.qemu.command.storage import local_path, where
 from virtd.drivers.qemu.run import firmware
+from virtd.drivers.qemu.run.access import Use
 from virtd.errors import VirtError
 from virtd.state import files
 
@@ -95,7 +96,10 @@ def choose_firmware(line: Line) -> None:
     if nvram.path is None:
         nvram.path = f"{line.setup.nvram}/{config.name}_VARS.fd"
     if line.setup.live:
-        _make_variables(nvram.path, nvram.template or template or _template_of(loader.path))
+        original = nvram.template or template or _template_of(loader.path)
+        if line.setup.reset_nvram or not os.path.exists(nvram.path):
+            _make_variables(nvram.path, original)
+        line.command.images.append(Use(nvram.path, "pflash1", alone=True))
 
 
 def add_firmware_images(line: Line) -> None:
@@ -317,9 +321,7 @@ def _template_of(path: str | None) -> str | None:
 
 
 def _make_variables(path: str, template: str | None) -> None:
-    """Make the file with a firmware's variables, unless the guest has one from an earlier start."""
-    if os.path.exists(path):
-        return
+    """Make the file with a firmware's variables, as they are at first."""
     content = files.read(template) if template is not None else None
     if content is None:
         raise VirtError(

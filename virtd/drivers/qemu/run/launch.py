@@ -135,6 +135,7 @@ def setup(
     helper: tpm.Helper | None = None,
     *,
     running: bool = False,
+    reset_nvram: bool = False,
 ) -> Setup:
     """What the command line is told of the guest's surroundings.
 
@@ -145,6 +146,7 @@ def setup(
         plugged: descriptors of the network cards.
         helper: the emulated TPM.
         running: whether it is told of devices that come while QEMU runs.
+        reset_nvram: whether a UEFI firmware's variables become what they were at first.
     """
     live = bool(monitors) or running
     return Setup(
@@ -152,6 +154,7 @@ def setup(
         private=guest.private,
         memory=f"{guest.private}/memory",
         nvram=f"{driver.paths.state}/qemu/nvram",
+        reset_nvram=reset_nvram,
         taps={} if plugged is None else plugged.taps,
         vhosts={} if plugged is None else plugged.vhosts,
         descriptors=driver.descriptors.get(guest.uuid, {}),
@@ -222,7 +225,8 @@ def _start_qemu(
     held: list[access.Held] = []
     stack.callback(access.release, held)
     try:
-        command = build(config, binary, setup(driver, guest, monitors, plugged, helper))
+        reset = bool(manner.flags & c.VIR_DOMAIN_START_RESET_NVRAM)
+        command = build(config, binary, setup(driver, guest, monitors, plugged, helper, reset_nvram=reset))
         try:
             held += access.lock(command.images)
             if user is not None:
