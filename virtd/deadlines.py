@@ -9,6 +9,7 @@ This module knows no guest, no file and no protocol.
 
 from __future__ import annotations
 
+import os
 import select
 import time
 
@@ -18,6 +19,10 @@ from virtd.errors import VirtError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     pass
+
+# How long a call may wait for a guest: for its lock and its monitor together, in s. libvirt has the same patience with
+# its lock, and none with a monitor.
+PATIENCE = float(os.environ.get("VIRTD_PATIENCE", "30"))
 
 _end: float | None = None
 

@@ -36,7 +36,7 @@ from virtd.server.dispatch import Answer, Dispatcher, Entry, close_all, error_by
 from virtd.server.loop import READ, Loop
 
 MOMENT = 0.05  # seconds for which a worker tries a query itself
-PATIENCE = 30.0  # seconds for a query in a process of its own
+PATIENCE = deadlines.PATIENCE  # seconds for a query in a process of its own
 GRACE = 5.0  # seconds more before such a process is killed
 PARKED = 64  # calls that may wait for their turn before the client is read from no more,
 PARKED_BYTES = 4 << 20  # or bytes of such calls

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 1000  # to open a file in a directory which others keep removing
 _NOTE_SIZE = 192  # bytes; a note is about half of that
-TIMEOUT = 30.0  # seconds: libvirt's own patience with its state change lock
+TIMEOUT = deadlines.PATIENCE  # seconds
 
 
 class _Expired(Exception):
@@ -109,7 +109,7 @@ def acquire(path: str, call: str, *, timeout: float | None = None, what: str = "
     Args:
         path: the lock file; it and its directory are made if they are missing.
         call: what the lock is taken for (a libvirt API name), for the messages of those who wait.
-        timeout: the longest wait in seconds; by default what is left of the call's deadline, at most 30 s.
+        timeout: the longest wait in seconds; by default what is left of the call's deadline, at most TIMEOUT.
             With 0 there is no wait.
         what: the lock's name in the error message.
 

@@ -273,5 +273,5 @@ def test_encrypted_memory_is_refused_where_there_is_none(instance: Instance, run
     driver, unsupported = instance.driver, c.VIR_ERR_OPERATION_UNSUPPORTED
     refused(unsupported, "Operation not supported: QEMU does not support SEV guest", driver.node_get_sev_info, 0, 0)
     text = "Operation not supported: setting a launch secret is only supported in SEV-enabled domains"
-    refused(unsupported, text, driver.domain_set_launch_security_state, running, [], 0)
+    refused(unsupported, text, driver.domain_set_launch_security_state, running, [typed.string("sev-secret", "x")], 0)
     assert driver.domain_get_launch_security_info(running, 0) == []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from virtd import deadlines
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.interface import Interface
 from virtd.drivers.qemu.driverbase import without
@@ -78,7 +79,15 @@ class Changes(Lifecycle):
 
     @contextmanager
     def held(self, domain: Domain, call: str) -> Iterator[Entry]:
-        """A guest whose state does not change by others' calls: if it runs, its lock is held."""
+        """A guest whose state does not change by others' calls: if it runs, its lock is held.
+
+        What is done inside has the same bound as the wait for the lock.
+        """
+        with deadlines.limit(deadlines.PATIENCE), self._held(domain, call) as entry:
+            yield entry
+
+    @contextmanager
+    def _held(self, domain: Domain, call: str) -> Iterator[Entry]:
         while True:
             entry = self.guests.find(domain)
             guest = self.guest(entry)

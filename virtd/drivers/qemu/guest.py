@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from virtd.drivers.qemu.monitor.client import Event, Monitor
     from virtd.drivers.qemu.status import Status
 
-CHANGE_SECONDS = 30.0  # how long a monitor may take for the answer to a change
-QUERY_SECONDS = 10.0  # … to a query
+CHANGE_SECONDS = deadlines.PATIENCE  # how long a monitor may take for the answer to a change
+QUERY_SECONDS = min(10.0, deadlines.PATIENCE)  # … to a query
 
 
 class Guest:
@@ -73,7 +73,7 @@ class Guest:
 
     def lock(self, call: str) -> locks.Lock:
         """Take the state change lock; see virtd.state.locks.acquire()."""
-        return locks.acquire(self.lock_path, call)
+        return locks.acquire(self.lock_path, call, what=f"state change lock of guest '{self.name}'")
 
     def prepare_live(self, config: Config) -> list[files.Pending]:
         """Write a new live XML to disk, to be published in a commit; the state change lock is held.

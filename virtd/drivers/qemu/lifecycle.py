@@ -226,13 +226,15 @@ class Lifecycle(Definitions):
         """
         entry, _ = self.running(domain)
         guest = self.guest(entry)
-        lock = guest.lock(call)
-        try:
-            # What was true before the wait need not be true any more.
-            entry, _ = self.running(domain)
-            yield entry, guest
-        finally:
-            guest.unlock(lock)
+        # One bound for all: whoever has waited for the lock has less time left for QEMU.
+        with deadlines.limit(deadlines.PATIENCE):
+            lock = guest.lock(call)
+            try:
+                # What was true before the wait need not be true any more.
+                entry, _ = self.running(domain)
+                yield entry, guest
+            finally:
+                guest.unlock(lock)
 
 
 def _reported(monitor: Monitor, name: str) -> Event | None:

@@ -26,7 +26,7 @@ from virtd.state import sockets
 
 __all__ = ["DEFAULT_SECONDS", "Command", "Event", "Monitor", "MonitorClosed", "QMPError"]
 
-DEFAULT_SECONDS = 30.0
+DEFAULT_SECONDS = deadlines.PATIENCE
 MAX_EVENTS = 4096
 _CHUNK = 65536
 

@@ -9,7 +9,7 @@ from virtd.drivers import typed
 from virtd.drivers.qemu.changes import Changes
 from virtd.drivers.qemu.command.disks import throttle
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.qemu.stats.blockstats import require_disk
+from virtd.drivers.qemu.stats.blockstats import find_disk, require_disk
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, TypedParam
 
@@ -67,6 +67,9 @@ class IoTuning(Changes):
         _check(values)
 
         def edit(config: Config, live: bool) -> None:
+            if not live and find_disk(config.disks, name) is None:
+                text = f"missing persistent configuration for disk '{name}'"
+                raise VirtError(c.VIR_ERR_INVALID_ARG, text, domain=c.VIR_FROM_QEMU)
             disk = require_disk(config, name, live=live)
             limits = _changed(disk.iotune or IoTune(), values)
             if live:

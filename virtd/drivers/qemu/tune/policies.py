@@ -159,6 +159,10 @@ class Policies(Tuning):
     def domain_set_launch_security_state(self, domain: Domain, params: list[TypedParam], flags: int) -> None:
         """virDomainSetLaunchSecurityState: a secret for a guest whose memory is encrypted, as none here is."""
         unsupported_flags(flags, 0, "qemuDomainSetLaunchSecurityState")
+        if not params:
+            function = "virDomainSetLaunchSecurityState"
+            text = f"params in {function} must not be NULL"
+            raise VirtError.invalid_argument(function, "params", text, domain=c.VIR_FROM_DOMAIN)
         self.guests.find(domain)
         text = "setting a launch secret is only supported in SEV-enabled domains"
         raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text)
