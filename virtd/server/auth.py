@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from virtd import constants as c
 from virtd.drivers.base import Identity
+from virtd.drivers.identities import NOBODY
 from virtd.errors import VirtError
 
 NONE = 0  # REMOTE_AUTH_NONE
-NOBODY = -1  # the uid of whoever came over a network without saying who it is
 
 _UCRED = struct.Struct("3i")
 

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 
 from virtd import constants as c
-from virtd.drivers import refuse_remote
+from virtd.drivers import identities, refuse_remote
 from virtd.drivers.remote import link
 from virtd.drivers.remote.address import Address
 from virtd.drivers.remote.ssh import Tunnel
@@ -407,7 +407,7 @@ class Front:
         self._own = message.serial ^ 0x80000000
         while self._own in self._calls:
             self._own ^= 1
-        self._to_owner(make_call(_NAME, self._own, (identity.describe(self.peer.identity), 0)))
+        self._to_owner(make_call(_NAME, self._own, (identities.describe(self.peer.identity), 0)))
 
     def _named(self, message: Message) -> None:
         """The owner knows who the client is, or does not want to: then the client has not opened anything."""
