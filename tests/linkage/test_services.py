@@ -15,7 +15,7 @@ from virtd.state import paths
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize(
-    ("uid", "name"), [(NOBODY, "nobody by root@unix"), (0, "root@unix"), (-1, "somebody by root@")]
+    ("uid", "name"), [(NOBODY, f"uid {NOBODY} by root@unix"), (0, "root@unix"), (-1, "somebody by root@")]
 )
 def test_a_service_knows_for_whom_it_works(virtd: Instance, uid: int, name: str) -> None:
     context = Context(paths.below(str(virtd.root)), Identity(uid, uid, os.getpid()), os.getpid())
