@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Collection
 
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -77,6 +78,14 @@ def remaining(default: float) -> float:
 def readable(fd: int, seconds: float) -> bool:
     """Wait until fd can be read (or is at its end), for at most seconds and within the bound."""
     return ready(fd, select.POLLIN, seconds) != 0
+
+
+def any_readable(fds: Collection[int], seconds: float) -> set[int]:
+    """Wait until one of several descriptors can be read; returns those that can, none when the time was up."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(int(remaining(seconds) * 1000 + 0.999))}
 
 
 def ready(fd: int, wanted: int, seconds: float) -> int:

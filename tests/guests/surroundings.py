@@ -295,7 +295,9 @@ class Surroundings:
 
     def _peer(self, address: str, port: int, *, listen: bool) -> None:
         self._address(address)
-        if listen and str(port) not in self._bound:
+        if listen and str(port) in self._bound:
+            self.missing.append("a port that QEMU itself does not listen on")
+        elif listen:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             server = socket.socket(family, socket.SOCK_STREAM)
             self._undo.append(server.close)

@@ -22,8 +22,7 @@ from virtd.errors import VirtError
 __all__ = ["binary"]
 
 REFUSED = [
-    ("", "<cputune><shares>2048</shares></cputune>", "<cputune> is not supported"),
-    ("", "<memtune><hard_limit unit='KiB'>1</hard_limit></memtune>", "<memtune> is not supported"),
+    ("", "<keywrap><cipher name='aes' state='on'/></keywrap>", "aes-key-wrap is not available with this QEMU binary"),
     ("", "<cpu mode='host-passthrough'/>", "CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host"),
     (
         "<hostdev mode='subsystem' type='pci'><source><address bus='1'/></source></hostdev>",

@@ -28,7 +28,7 @@ def instance() -> Iterator[Instance]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_every_kind_of_guest_starts() -> None:
     """A small corpus through contrib/starts, by which larger ones are tried by hand."""
-    command = [sys.executable, "contrib/starts", "tests/conf/golden", "--only", "[!n]*"]
+    command = [sys.executable, "contrib/starts", "tests/conf/golden"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = re.search(r"^started (\d+), cannot exist here (\d+), failed 0$", done.stdout, re.MULTILINE)

@@ -10,7 +10,7 @@ from virtd.conf.domain.pciassign import assign_pci
 from virtd.drivers.qemu.command import build
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.qemu.run import confine, displays, launch
+from virtd.drivers.qemu.run import confine, displays, launch, volumes
 from virtd.errors import VirtError, unsupported_flags
 
 # CONNECT_SUPPORTS_FEATURE: what this driver can do. The server itself knows about keepalive and descriptors.
@@ -90,6 +90,7 @@ class ConnectionInfo(DriverBase):
         config = self.read_config(xml, validate=False)
         displays.resolve(self.context, config)
         displays.show_ports(config)
+        volumes.look_up(self.context, config)
         _unplug(config)
         assign_aliases(config)
         guest = Guest.of(self.guests.running, config)

@@ -24,6 +24,7 @@ from virtd.drivers.qemu.command import (
     net,
     ports,
     refused,
+    storage,
 )
 from virtd.drivers.qemu.command.line import Command, Line, Setup, join
 from virtd.drivers.qemu.host.binary import Binary
@@ -68,6 +69,7 @@ def _build(line: Line) -> None:
     line.command.cpus = config.vcpu_cpuset
     line.list("name", guest=config.name, **{"debug-threads": True})
     line.add("S")
+    storage.add_helper_of_reservations(line)
     machine.add_firmware_images(line)
     machine.add_machine(line)
     cpu.add_cpu(line)

@@ -103,8 +103,6 @@ def _check(line: Line, disk: Disk) -> None:
         raise unsupported("unfiltered sgio is no longer supported")
     if disk.rawio is not None and disk.device != "lun":
         raise unsupported("rawio can be used only with device='lun'")
-    if disk.source is not None and disk.source.reservations is not None:
-        raise unsupported("persistent reservations are not supported")
     if disk.transient:
         raise unsupported("transient disks are not supported")
 

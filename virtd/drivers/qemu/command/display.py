@@ -19,6 +19,7 @@ from virtd.conf.domain.display import (
 from virtd.drivers.qemu.command import virtio
 from virtd.drivers.qemu.command.address import place
 from virtd.drivers.qemu.command.line import Line, Properties, alias, escape, join, unsupported
+from virtd.drivers.qemu.run.helpers import described
 
 _FIRST_VNC_PORT = 5900
 # Graphics cards: model → (device as the first one, device as another one; None: only the first can be it).
@@ -230,7 +231,8 @@ def _video(line: Line, video: Video, *, first: bool) -> None:
     if model not in _CARDS:
         raise unsupported(f"domain configuration does not support video model '{model}'")
     if video.driver is not None and video.driver.name == "vhostuser":
-        raise unsupported("video driver 'vhostuser' is not supported")
+        _served_video(line, video, first=first)
+        return
     driver = _CARDS[model][0 if first else 1]
     if driver is None:
         raise unsupported(f"video type '{model}' is only valid as primary video device")
@@ -248,6 +250,19 @@ def _video(line: Line, video: Video, *, first: bool) -> None:
         yres=video.height,
         **place(line, video.info),
     )
+
+
+def _served_video(line: Line, video: Video, *, first: bool) -> None:
+    """A card that another process draws."""
+    name, options = alias(video.info), virtio.options(video.driver.virtio if video.driver is not None else None)
+    end = line.setup.ends.get(name)
+    if end is None:
+        described("gpu")  # nothing has been started: say so if nothing could be
+    line.chardev("socket", f"chr-vu-{name}", {"fd": None if end is None else line.lend(end)})
+    driver = "vhost-user-vga" if first else "vhost-user-gpu-pci"
+    line.need(driver, f"video model '{video.model}'")
+    where = place(line, video.info)
+    line.device(driver, **options, id=name, max_outputs=video.heads, chardev=f"chr-vu-{name}", **where)
 
 
 def _video_memory(video: Video, model: str) -> Properties:

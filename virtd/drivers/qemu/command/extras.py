@@ -205,7 +205,8 @@ def _tpm(line: Line, tpm: Tpm) -> None:
     backend = tpm.backend
     if isinstance(backend, EmulatorTpm):
         # Without a guest there is no swtpm: what stands here then is only what it would look like.
-        end: Properties = {"path": "swtpm.sock"} if line.setup.tpm is None else {"fd": line.lend(line.setup.tpm)}
+        given = line.setup.ends.get("tpm")
+        end: Properties = {"path": "swtpm.sock"} if given is None else {"fd": line.lend(given)}
         line.chardev("socket", "chrtpm", end)
     elif isinstance(backend, PassthroughTpm):
         _host_tpm(line, f"tpm-{name}", backend.path)
@@ -303,10 +304,10 @@ def add_filesystem(line: Line, filesystem: Filesystem) -> None:
     driver = filesystem.driver
     options = virtio.options(driver.virtio if driver is not None else None)
     if driver is not None and driver.type == "virtiofs":
-        if filesystem.source_socket is None:
-            raise unsupported("filesystem driver type 'virtiofs' is supported with a socket as its source only")
         line.uses(filesystem.source_socket, write=True)
-        line.chardev("socket", f"chr-vu-{name}", {"path": filesystem.source_socket})
+        # Without a socket of somebody else's, a virtiofsd of the guest's own listens there.
+        path = filesystem.source_socket or f"{line.setup.private}/{name}-fs.sock"
+        line.chardev("socket", f"chr-vu-{name}", {"path": path})
         line.device(
             virtio.driver(line, "vhost-user-fs", None),
             **options,

@@ -42,8 +42,8 @@ class Setup:
         taps: descriptors of tap devices, by the alias of the interface.
         vhosts: descriptors of /dev/vhost-net, likewise.
         descriptors: those that a client has associated with the guest, by the name of their group.
-        tpm: a socket at whose other end an emulated TPM is.
         running: whether QEMU runs already, and what is described is to be plugged into it.
+        ends: sockets at whose other end a program is that serves a device, by its alias; "tpm": an emulated TPM.
         secret: tells the value of a secret that the XML means, needed for a VIR_SECRET_USAGE_TYPE_*.
         undo: the guest's undo file, where files that are made are noted; None if nothing is to be made.
     """
@@ -57,8 +57,8 @@ class Setup:
     taps: Mapping[str, Sequence[int]] = field(default_factory=dict)
     vhosts: Mapping[str, Sequence[int]] = field(default_factory=dict)
     descriptors: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    tpm: int | None = None
     running: bool = False
+    ends: Mapping[str, int] = field(default_factory=dict)
     secret: Callable[[Secret, int], bytes] | None = None
     undo: str | None = None
 
@@ -81,6 +81,7 @@ class Command:
         environment: variables beyond the usual ones.
         commands: QMP commands to be run before the guest's first instruction.
         cpus: the host's CPUs that it may run on; None: all.
+        locked: how many bytes of memory it must be able to lock; RLIM_INFINITY: all; None: as many as others.
     """
 
     argv: list[str]
@@ -91,6 +92,7 @@ class Command:
     environment: dict[str, str] = field(default_factory=dict)
     commands: list[tuple[str, Properties]] = field(default_factory=list)
     cpus: frozenset[int] | None = None
+    locked: int | None = None
     opened: list[int] = field(default_factory=list)
 
     def close(self) -> None:

@@ -126,6 +126,8 @@ def add_machine(line: Line) -> None:
             accelerator["dirty-ring-size"] = features.kvm.dirty_ring_size
         if features.tcg_tb_cache is not None:
             accelerator["tb-size"] = features.tcg_tb_cache // 1024
+    for keywrap in config.keywraps:
+        raise unsupported(f"{keywrap.name}-key-wrap is not available with this QEMU binary")
     words["dump-guest-core"] = config.dump_core is True
     if _by_machine(line):
         words["acpi"] = None if _acpi(line) else False

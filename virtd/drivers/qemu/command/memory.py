@@ -1,6 +1,7 @@
 """The guest's memory: its size, what it is made of, NUMA cells, and memory that is plugged in."""
 
 import os
+import resource
 
 from virtd.conf.domain.base import Info
 from virtd.conf.domain.cpu import Cell, Cpu, Numa
@@ -41,6 +42,9 @@ def add_memory(line: Line) -> None:
     if uses_default_memory(line) and machine is not None and machine.ram_id is not None:
         _add_backend(line, _backend(line, machine.ram_id, kib * 1024, default=True))
     locked = config.memory_backing is not None and config.memory_backing.locked
+    if locked:
+        limit = config.memtune.hard_limit if config.memtune is not None else None
+        line.command.locked = resource.RLIM_INFINITY if limit is None else limit * 1024
     line.list("overcommit", **{"mem-lock": locked})
 
 

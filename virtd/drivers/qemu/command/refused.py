@@ -16,14 +16,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "max_event_channels": "<controller maxEventChannels>",
         "target_index": "<controller> <target index>",
     },
-    "Domain": {
-        "blkiotune": "<blkiotune>",
-        "memtune": "<memtune>",
-        "cputune": "<cputune>",
-        "perf": "<perf>",
-        "leases": "<lease>",
-        "keywraps": "<keywrap>",
-    },
+    "Domain": {},
     "Resource": {"appid": "<fibrechannel appid>"},
     "Disk": {"backenddomain": "<backenddomain>", "transient_share": "<transient shareBacking>"},
     "Filesystem": {
@@ -47,6 +40,8 @@ INERT: dict[str, tuple[str, ...]] = {
         *("qemu_namespace", "title", "description", "metadata", "emulator", "resource", "vcpu_placement"),
         # What guests do at their end is the supervisor's matter. Nothing takes locks that could be lost.
         *("on_poweroff", "on_reboot", "on_crash", "on_lockfailure"),
+        # Limits, pins and counters are who starts QEMU's matter; what is locked elsewhere is nobody's.
+        *("blkiotune", "memtune", "cputune", "perf", "leases"),
         # Who QEMU runs as is seen to by who starts it.
         "seclabels",
         # Of containers.
@@ -101,7 +96,7 @@ INERT: dict[str, tuple[str, ...]] = {
     "SpaprVioAddress": ("reg",),
     "NmdmSource": ("slave",),
     "EmulatorTpm": ("persistent_state", "secret", "pcr_sha1", "pcr_sha256", "pcr_sha384", "pcr_sha512"),
-    "Virtiofsd": ("xattr", "posix_lock", "flock", "thread_pool_size"),
+    "Virtiofsd": ("path", "cache", "sandbox", "xattr", "posix_lock", "flock", "thread_pool_size"),
     "DbusGraphics": ("p2p",),
     "RdpGraphics": ("autoport", "multi_user", "replace_user"),
     "PciSource": ("write_filtering",),
@@ -112,7 +107,7 @@ INERT: dict[str, tuple[str, ...]] = {
 
 BELOW = frozenset(
     (
-        # Below something in REFUSED.
+        # Below something that is inert, or refused.
         *("BlkioTune", "BlkioDevice", "MemoryTune", "CpuTune", "VcpuPin", "EmulatorPin", "IothreadPin", "VcpuSched"),
         *("IothreadSched", "EmulatorSched", "Lease", "PortForward", "PortRange", "KeyWrap"),
         # Below what storage.py and disks.py refuse as a whole.

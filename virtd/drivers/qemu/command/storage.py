@@ -20,6 +20,7 @@ from virtd.conf.domain.disk import (
     Host,
     NetworkSource,
     NvmeSource,
+    Reservations,
     Slice,
     SourceBase,
     VolumeSource,
@@ -54,6 +55,7 @@ _DEFAULT_PORTS = {
     "vxhs": "9999",
     "sheepdog": "7000",
 }
+_PR_HELPER = "pr-helper0"
 _IN_URLS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/")
 _MOST_IMAGES = 200  # a chain longer than that goes in circles
 
@@ -134,11 +136,33 @@ def _storage(line: Line, disk: Disk, image: Image) -> Properties:
     options = disk.driver
     if options.io is not None and properties["driver"] in ("file", "host_device"):
         properties["aio"] = options.io
+    if image.source.reservations is not None:
+        properties["pr-manager"] = _pr_manager(line, image, image.source.reservations)
     properties |= {"node-name": f"libvirt-{image.number}-storage", "cache": _cache(cache_mode(disk))}
     if isinstance(image.source, FileSource) and image.source.fdgroup is not None:
         # QEMU must ask for that access to the file, and no other, which the descriptor gives.
         return properties | {"read-only": not image.writable, "discard": "unmap"}
     return properties | {"auto-read-only": True, "discard": "unmap"}
+
+
+def add_helper_of_reservations(line: Line) -> None:
+    """Add the helper that all disks with managed reservations share."""
+    if any(_managed(real(disk.source)) for disk in line.config.disks if disk.source is not None):
+        line.object("pr-manager-helper", id=_PR_HELPER, path=f"{line.setup.private}/{_PR_HELPER}.sock")
+
+
+def _managed(source: SourceBase) -> bool:
+    return source.reservations is not None and source.reservations.managed is True
+
+
+def _pr_manager(line: Line, image: Image, said: Reservations) -> str:
+    """Who sees to a device's reservations: the guest's own helper, or one that somebody else has started."""
+    if said.managed:
+        return _PR_HELPER
+    name = f"pr-helper-libvirt-{image.number}-storage"
+    line.uses(said.source_path, write=True)
+    line.object("pr-manager-helper", id=name, path=said.source_path)
+    return name
 
 
 def _format(line: Line, disk: Disk, image: Image, backing: str | None) -> Properties:

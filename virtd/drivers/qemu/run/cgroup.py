@@ -9,6 +9,7 @@ This module knows no QEMU.
 
 import os
 
+from virtd import constants as c
 from virtd.state import files, undo
 
 ROOT = "/sys/fs/cgroup"
@@ -42,6 +43,48 @@ def make(uuid: str, undo_path: str, *, root: str = ROOT) -> str | None:
     except OSError:
         return None
     return path
+
+
+def make_threaded(group: str, name: str, undo_path: str) -> str:
+    """Make a group for some threads of a guest below the guest's own.
+
+    Args:
+        group: the guest's.
+        name: the new one's.
+        undo_path: the guest's undo file.
+
+    Returns:
+        Its directory.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR, the kernel refuses.
+    """
+    path = f"{group}/{name}"
+    undo.note(undo_path, "group", path=path)
+    try:
+        os.makedirs(path, exist_ok=True)
+        with open(f"{path}/cgroup.type", "w", encoding="ascii") as file:
+            file.write("threaded")
+        with open(f"{group}/cgroup.subtree_control", "w", encoding="ascii") as file:
+            file.write("+cpu")
+    except OSError as error:
+        raise files.os_error(error, f"Unable to make control group '{path}'") from None
+    return path
+
+
+def write(group: str, name: str, text: str) -> None:
+    """Write into a file of a control group.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR, the kernel does not take it.
+    """
+    try:
+        with open(f"{group}/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+    except OSError as error:
+        failure = files.os_error(error, f"Unable to write '{text}' to '{group}/{name}'")
+        failure.domain = c.VIR_FROM_CGROUP
+        raise failure from None
 
 
 def directory(uuid: str, *, root: str = ROOT) -> str | None:

@@ -121,6 +121,8 @@ def spawn(
     group: str | None = None,
     files_limit: int = OPEN_FILES,
     cpus: Collection[int] | None = None,
+    locked: int | None = None,
+    privileged: bool = False,
 ) -> int:
     """Start a program in confinement, as a child of this process.
 
@@ -133,6 +135,8 @@ def spawn(
         group: directory of the control group it is put into before it runs anything.
         files_limit: how many descriptors it may have.
         cpus: the host's CPUs that it may run on; None: those that its parent may.
+        locked: how many bytes of memory it may lock, RLIM_INFINITY for all; None: as many as its parent.
+        privileged: whether it keeps what root may do, for programs that confine themselves.
 
     Returns:
         Its process id, when it has been executed. Reaping it is the caller's matter.
@@ -144,7 +148,8 @@ def spawn(
     pid = os.fork()
     if pid == 0:
         os.close(told)
-        _become(argv, environment, output, fds, user, group, files_limit, cpus, tell)
+        most = {resource.RLIMIT_NOFILE: files_limit, **({} if locked is None else {resource.RLIMIT_MEMLOCK: locked})}
+        _become(argv, environment, output, fds, user, group, most, cpus, tell, privileged=privileged)
     os.close(tell)
     try:
         # Closed by a successful exec. Nothing before that can hang.
@@ -179,9 +184,11 @@ def _become(
     fds: Sequence[int],
     user: User | None,
     group: str | None,
-    files_limit: int,
+    limits: Mapping[int, int],
     cpus: Collection[int] | None,
     tell: int,
+    *,
+    privileged: bool,
 ) -> NoReturn:
     """In the child: give everything up that the program must not have, and become the program."""
     doing = "cannot prepare"
@@ -198,9 +205,8 @@ def _become(
             with open(f"{group}/cgroup.procs", "w", encoding="ascii") as procs:
                 procs.write("0\n")
         doing = "cannot set limits of"
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = files_limit if most == resource.RLIM_INFINITY else min(files_limit, most)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        for kind, wanted in limits.items():
+            _limit(kind, wanted)
         if cpus is not None:
             doing = "cannot set affinity of"
             os.sched_setaffinity(0, cpus)
@@ -214,7 +220,8 @@ def _become(
         for descriptor in fds:
             os.set_inheritable(descriptor, True)
         doing = "cannot drop privileges of"
-        _drop(user)
+        if not privileged:
+            _drop(user)
         doing = "Cannot run"
         os.execve(argv[0], list(argv), dict(environment))
     except OSError as error:
@@ -224,6 +231,17 @@ def _become(
         os.write(tell, f"{doing} '{argv[0]}': {error!r}".encode())
     finally:
         os._exit(127)
+
+
+def _limit(kind: int, wanted: int) -> None:
+    """Set a limit: of open files as near as it may come, of locked memory as it is wanted or not at all."""
+    _, most = resource.getrlimit(kind)
+    if kind == resource.RLIMIT_NOFILE:
+        resource.setrlimit(kind, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+    elif most != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or most < wanted):
+        resource.setrlimit(kind, (wanted, wanted))
+    else:
+        resource.setrlimit(kind, (wanted, most))
 
 
 def _keep(wanted: set[int]) -> None:

@@ -45,7 +45,8 @@ def resolve(context: Context, config: Config) -> None:
     """
     for graphics in config.graphics:
         if isinstance(graphics, ServerGraphics):
-            for listen in graphics.listens:
+            # Of several the command line says that they cannot be.
+            for listen in graphics.listens if len(graphics.listens) == 1 else ():
                 if isinstance(listen, NetworkListen) and listen.network is not None:
                     listen.address = _address(context, listen.network)
         if isinstance(graphics, SpiceGraphics | HeadlessGraphics | DbusGraphics):

@@ -5,7 +5,6 @@ supervisor, which starts QEMU, and talks to QEMU over the monitor. Until the gue
 it on a leash: if the starter dies, QEMU is ended and all is undone. After that the guest lives by itself.
 """
 
-import json
 import os
 import shlex
 import socket
@@ -19,10 +18,8 @@ from virtd import deadlines, uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import assign_aliases
 from virtd.conf.domain.disk import Secret
-from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.command import Command, Setup, build
 from virtd.drivers.qemu.guest import Guest, listen, vcpu_count
-from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.monitor.client import Monitor, MonitorClosed
 from virtd.drivers.qemu.run import (
     access,
@@ -33,16 +30,18 @@ from virtd.drivers.qemu.run import (
     interfaces,
     labels,
     prepare,
-    supervisor,
+    spawning,
     tpm,
+    tuning,
+    vhostuser,
     volumes,
 )
+from virtd.drivers.qemu.run.helpers import Helper
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 from virtd.state import files, locks
-from virtd.state.commit import Generation
-from virtd.state.process import Process, detach, stamp
+from virtd.state.process import Process, stamp
 from virtd.state.undo import undo
 
 if TYPE_CHECKING:
@@ -66,17 +65,6 @@ class Manner(NamedTuple):
     @property
     def paused(self) -> bool:
         return bool(self.flags & c.VIR_DOMAIN_START_PAUSED)
-
-
-class _Spawn(NamedTuple):
-    """What the supervisor needs to start QEMU, and an emulated TPM before it."""
-
-    command: Command
-    environment: dict[str, str]
-    user: confine.User | None
-    group: str | None
-    passed: list[int]
-    tpm: tpm.Helper | None
 
 
 def claim(driver: "DriverBase", config: Config) -> Status:
@@ -117,7 +105,7 @@ def start(driver: "DriverBase", config: Config, manner: Manner) -> Domain:
         found.owner = Process.of(driver.context.owner)
     try:
         with deadlines.limit(START_SECONDS):
-            _launch(driver, guest, found, config, manner)
+            _Start(driver, guest, found, config, manner).run()
     except BaseException:
         # Where a supervisor has come into being, it finds its leash cut, and undoes what it did.
         _await_supervisor(guest)
@@ -132,7 +120,7 @@ def setup(
     guest: Guest,
     monitors: list[tuple[str, int]],
     plugged: interfaces.Plugged | None = None,
-    helper: tpm.Helper | None = None,
+    ends: Mapping[str, int] | None = None,
     *,
     running: bool = False,
     reset_nvram: bool = False,
@@ -144,7 +132,7 @@ def setup(
         guest: the guest's directory.
         monitors: names and listening sockets of the monitors; none if only the command line is wanted.
         plugged: descriptors of the network cards.
-        helper: the emulated TPM.
+        ends: QEMU's ends of programs beside it, by the alias of the device, and of its "tpm".
         running: whether it is told of devices that come while QEMU runs.
         reset_nvram: whether a UEFI firmware's variables become what they were at first.
     """
@@ -158,9 +146,9 @@ def setup(
         taps={} if plugged is None else plugged.taps,
         vhosts={} if plugged is None else plugged.vhosts,
         descriptors=driver.descriptors.get(guest.uuid, {}),
-        tpm=None if helper is None else helper.qemu,
+        ends=ends or {},
         running=running,
-        secret=_resolver(driver) if live else None,
+        secret=_resolver(driver),
         undo=guest.undo_path if live else None,
     )
 
@@ -181,210 +169,119 @@ def _await_supervisor(guest: Guest) -> None:
     locks.acquire(guest.supervisor_path, "the start", timeout=START_SECONDS, what="supervisor's lock").release()
 
 
-def _launch(driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner) -> None:
-    labels.check(config, driver.capabilities.user)
-    user = labels.user_of(config, driver.capabilities.user)
-    _make_private(guest, user)
-    assign_aliases(config)
-    displays.resolve(driver.context, config)
-    with displays.choose_ports(driver.guests, guest, found, config):
-        _launch_prepared(driver, guest, found, config, manner, user)
+class _Start:
+    """One start of a guest: what is made for it on the way, and closed or undone at its end.
 
+    Args:
+        driver: the driver of the connection that starts it.
+        guest: the guest's directory.
+        found: its status so far.
+        config: its configuration, which becomes its live one.
+        manner: how it is started.
+    """
 
-def _launch_prepared(
-    driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner, user: confine.User | None
-) -> None:
-    binary = driver.capabilities.binary_for(config)
-    volumes.look_up(driver.context, config)
-    with ExitStack() as stack:
-        helper, backend = None, tpm.emulator(config)
-        if backend is not None:
-            directory = tpm.state_directory(driver.paths.state, guest.uuid)
-            helper = tpm.prepare(backend, directory, driver.guests.log_path(guest.name), user)
-            stack.callback(helper.close)
-        plugged = interfaces.plug(driver.context, guest, config)
-        stack.callback(plugged.close)
-        _start_qemu(driver, guest, found, config, manner, binary, plugged, helper, stack, user)
+    def __init__(self, driver: "DriverBase", guest: Guest, found: Status, config: Config, manner: Manner) -> None:
+        self._driver, self._guest, self._found, self._config, self._manner = driver, guest, found, config, manner
+        labels.check(config, driver.capabilities.user)
+        self._user = labels.user_of(config, driver.capabilities.user)
+        self._helpers: list[Helper] = []
+        self._held: list[access.Held] = []
 
-
-def _start_qemu(
-    driver: "DriverBase",
-    guest: Guest,
-    found: Status,
-    config: Config,
-    manner: Manner,
-    binary: Binary,
-    plugged: interfaces.Plugged,
-    helper: tpm.Helper | None,
-    stack: ExitStack,
-    user: confine.User | None,
-) -> None:
-    for descriptors in (*plugged.taps.values(), *plugged.vhosts.values()):
-        descriptors[:] = [confine.raised(descriptor) for descriptor in descriptors]
-    monitors = [(name, confine.raised(listen(f"{guest.directory}/{name}.sock", 0o600).detach())) for name in _MONITORS]
-    held: list[access.Held] = []
-    stack.callback(access.release, held)
-    try:
-        reset = bool(manner.flags & c.VIR_DOMAIN_START_RESET_NVRAM)
-        command = build(config, binary, setup(driver, guest, monitors, plugged, helper, reset_nvram=reset))
-        try:
-            held += access.lock(command.images)
+    def run(self) -> None:
+        """Prepare everything, start QEMU, talk to it, and let it go."""
+        driver, config, user = self._driver, self._config, self._user
+        _make_private(self._guest, user)
+        assign_aliases(config)
+        displays.resolve(driver.context, config)
+        ports = displays.choose_ports(driver.guests, self._guest, self._found, config)
+        with ports, ExitStack() as until_the_end, ExitStack() as stack:
+            until_the_end.callback(access.release, self._held)
+            binary = driver.capabilities.binary_for(config)
+            group = cgroup.make(self._guest.uuid, self._guest.undo_path)
+            tuning.check(config, group, privileged=driver.paths.privileged)
+            volumes.look_up(driver.context, config)
+            monitors = [(name, confine.raised(self._bind(name))) for name in _MONITORS]
+            stack.callback(_close, [descriptor for _, descriptor in monitors])
+            made = self._prepare_helpers(stack)
+            plugged = interfaces.plug(driver.context, self._guest, config)
+            stack.callback(plugged.close)
+            for descriptors in (*plugged.taps.values(), *plugged.vhosts.values()):
+                descriptors[:] = [confine.raised(descriptor) for descriptor in descriptors]
+            reset = bool(self._manner.flags & c.VIR_DOMAIN_START_RESET_NVRAM)
+            command = build(config, binary, setup(driver, self._guest, monitors, plugged, made, reset_nvram=reset))
+            stack.callback(command.close)
+            self._held += access.lock(command.images)
             if user is not None:
                 whose = labels.whose(config, user)
-                access.open_way(command, user, driver.guests.owners, guest.directory, whose)
+                access.open_way(command, user, driver.guests.owners, self._guest.directory, whose)
             prepare.describe(config, command.disks, user)
-            found.disks = {node: list(names) for node, names in command.disks.items()}
-            found.channels = prepare.connectable(config)
-            environment = confine.environment(guest.private, privileged=driver.paths.privileged)
-            spawn = _Spawn(
-                command,
-                environment | command.environment,
-                user,
-                cgroup.make(guest.uuid, guest.undo_path),
-                [confine.raised(descriptor) for descriptor in manner.descriptors],
-                helper,
-            )
-            log_path = driver.guests.log_path(guest.name)
-            said = _log_command(log_path, spawn)
-            leash = _supervise(driver, guest, found, spawn, log_path)
-        finally:
-            command.close()
-    finally:
-        # From now on QEMU alone holds its end: when it dies, its monitors are closed.
-        for _, descriptor in monitors:
-            os.close(descriptor)
-    with leash:
-        try:
-            _let_go(driver.generation, guest, found, config, command, leash, manner, held)
-        except MonitorClosed:
-            text = f"process exited while connecting to monitor: {_last_words(log_path, said)}"
-            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text.rstrip(": \n"), domain=c.VIR_FROM_QEMU) from None
+            self._found.disks = {node: list(names) for node, names in command.disks.items()}
+            self._found.channels = prepare.connectable(config)
+            tuning.set_group(config, group)
+            self._spawn(command, group, stack)
 
+    def _bind(self, name: str) -> int:
+        return listen(f"{self._guest.directory}/{name}.sock", 0o600).detach()
 
-def _let_go(
-    generation: Generation,
-    guest: Guest,
-    found: Status,
-    config: Config,
-    command: Command,
-    leash: socket.socket,
-    manner: Manner,
-    held: list[access.Held],
-) -> None:
-    """Talk to the new QEMU, write down what it has become, and take it off the leash."""
-    process = shape.table(_hear(leash), "process")
-    found.process = Process(shape.number(process, "pid"), shape.number(process, "start"))
-    with Monitor(guest.monitor_path, guest.name, START_SECONDS) as monitor:
-        access.hand_over(held, monitor)
-        for name, arguments in command.commands:
-            monitor.execute(name, arguments)
-        asked = prepare.after_start(config, monitor)
-    config.id = found.id
-    with generation.commit() as change:
-        for pending in guest.prepare_live(config):
-            change.publish(pending)
-        change.publish(files.prepare(guest.cpu_path, guestcpu.write(asked).encode(), durable=False))
-    request = {"do": "publish", "detail": manner.detail, "reason": manner.reason, "paused": manner.paused}
-    leash.sendall(json.dumps(request).encode() + b"\n")
-    _hear(leash)
+    def _prepare_helpers(self, stack: ExitStack) -> dict[str, int]:
+        """Prepare the programs beside QEMU; returns QEMU's ends of what it is handed."""
+        driver, config = self._driver, self._config
+        made, ends = vhostuser.prepare(config, self._guest, self._user, privileged=driver.paths.privileged)
+        stack.callback(vhostuser.close, made, ends.copy())
+        self._helpers = made
+        backend = tpm.emulator(config)
+        if backend is not None:
+            directory = tpm.state_directory(driver.paths.state, self._guest.uuid)
+            helper, end = tpm.prepare(backend, directory, driver.guests.log_path(self._guest.name), self._user)
+            stack.callback(os.close, end)
+            made.append(helper)
+            ends["tpm"] = end
+        return ends
 
-
-def _supervise(driver: "DriverBase", guest: Guest, found: Status, spawn: _Spawn, log_path: str) -> socket.socket:
-    """Fork the supervisor, which starts QEMU; returns the leash."""
-    ours, theirs = socket.socketpair()
-    leash = confine.raised(theirs.detach())
-    definition, generation = driver.guests.definitions.path(guest.name), driver.generation
-
-    def body() -> None:
-        with socket.socket(fileno=leash) as connection:
-            try:
-                kept = _place(spawn)
-                lock = locks.acquire(guest.supervisor_path, "the supervisor")
-                if deadlines.readable(leash, 0):
-                    return  # the starter has died already, and may have a successor
-                found.process = _spawn(spawn, kept)
-                files.replace(guest.status_path, found.encode(), durable=False)
-                watch = supervisor.Supervisor(guest, generation, definition, found, child=True)
-            except VirtError as error:
-                _say(connection, {"error": error.detail, "code": error.code})
-                return
-            watch.attach(connection)
-            _say(connection, {"process": {"pid": found.process.pid, "start": found.process.start}})
-            watch.run()
-            lock.release()
-
-    helper_fds = [] if spawn.tpm is None else [spawn.tpm.descriptor]
-    detach(body, f"virtd: guest {guest.name}", log_path, [leash, *spawn.command.fds, *spawn.passed, *helper_fds])
-    os.close(leash)
-    for descriptor in spawn.passed:
-        os.close(descriptor)
-    return ours
-
-
-def _place(spawn: _Spawn) -> list[int]:
-    """Give the client's descriptors the numbers that it counts on; returns all that QEMU keeps."""
-    numbers = []
-    for number, descriptor in enumerate(spawn.passed, start=3):
-        os.dup2(descriptor, number, inheritable=False)
-        os.close(descriptor)
-        numbers.append(number)
-    return [*numbers, *spawn.command.fds]
-
-
-def _spawn(spawn: _Spawn, kept: list[int]) -> Process:
-    """Start QEMU as a child of this process, and keep none of its descriptors."""
-    if spawn.tpm is not None:
-        kept_by_tpm = [spawn.tpm.descriptor]
-        try:
-            confine.spawn(
-                spawn.tpm.argv, environment={"PATH": confine.PATH}, output=2, fds=kept_by_tpm, user=spawn.user
-            )
-        finally:
-            os.close(spawn.tpm.descriptor)
-    try:
-        pid = confine.spawn(
-            spawn.command.argv,
-            environment=spawn.environment,
-            output=2,  # the guest's log
-            fds=kept,
-            user=spawn.user,
-            group=spawn.group,
-            cpus=spawn.command.cpus,
+    def _spawn(self, command: Command, group: str | None, stack: ExitStack) -> None:
+        driver = self._driver
+        environment = confine.environment(self._guest.private, privileged=driver.paths.privileged)
+        spawn = spawning.Spawn(
+            command,
+            environment | command.environment,
+            self._user,
+            group,
+            [confine.raised(descriptor) for descriptor in self._manner.descriptors],
+            self._helpers,
         )
-    finally:
-        for descriptor in kept:
-            os.close(descriptor)
-    return Process.of(pid)
+        log_path = driver.guests.log_path(self._guest.name)
+        said = _log_command(log_path, spawn.environment, command.argv)
+        definition = driver.guests.definitions.path(self._guest.name)
+        with spawning.supervise(self._guest, driver.generation, definition, self._found, spawn, log_path) as leash:
+            # From now on QEMU alone holds its ends: when it dies, its monitors are closed.
+            stack.close()
+            try:
+                self._let_go(command, group, leash)
+            except MonitorClosed:
+                text = f"process exited while connecting to monitor: {_last_words(log_path, said)}"
+                raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text.rstrip(": \n"), domain=c.VIR_FROM_QEMU) from None
+
+    def _let_go(self, command: Command, group: str | None, leash: socket.socket) -> None:
+        """Talk to the new QEMU, write down what it has become, and take it off the leash."""
+        guest, found, config, manner = self._guest, self._found, self._config, self._manner
+        found.process = spawning.process(leash)
+        with Monitor(guest.monitor_path, guest.name, START_SECONDS) as monitor:
+            access.hand_over(self._held, monitor)
+            tuning.set_threads(config, monitor, found.process.pid, group, guest.undo_path)
+            for name, arguments in command.commands:
+                monitor.execute(name, arguments)
+            asked = prepare.after_start(config, monitor)
+        config.id = found.id
+        with self._driver.generation.commit() as change:
+            for pending in guest.prepare_live(config):
+                change.publish(pending)
+            change.publish(files.prepare(guest.cpu_path, guestcpu.write(asked).encode(), durable=False))
+        spawning.publish(leash, detail=manner.detail, reason=manner.reason, paused=manner.paused)
 
 
-def _say(connection: socket.socket, message: dict[str, object]) -> None:
-    try:
-        connection.sendall(json.dumps(message).encode() + b"\n")
-    except OSError:
-        pass  # the starter has died; that is seen by reading
-
-
-def _hear(leash: socket.socket) -> shape.Table:
-    """What the supervisor says.
-
-    Raises:
-        MonitorClosed: QEMU has ended.
-        VirtError: what the supervisor could not do.
-    """
-    line = b""
-    while not line.endswith(b"\n"):
-        if not deadlines.readable(leash.fileno(), START_SECONDS):
-            raise deadlines.DeadlineExceeded("QEMU did not start in time")
-        chunk = leash.recv(65536)
-        if not chunk:
-            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "the supervisor ended during the start", domain=c.VIR_FROM_QEMU)
-        line += chunk
-    answer = shape.as_table(json.loads(line), "answer")
-    if "exited" in answer:
-        raise MonitorClosed("QEMU has ended")
-    if "error" in answer:
-        raise VirtError(shape.number(answer, "code"), shape.text(answer, "error"), domain=c.VIR_FROM_QEMU)
-    return answer
+def _close(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def _make_private(guest: Guest, user: confine.User | None) -> None:
@@ -405,9 +302,9 @@ def words(environment: Mapping[str, str], argv: Sequence[str]) -> str:
     return " ".join([*variables, *(shlex.quote(word) for word in argv)])
 
 
-def _log_command(path: str, spawn: _Spawn) -> int:
+def _log_command(path: str, environment: Mapping[str, str], argv: Sequence[str]) -> int:
     """Write the command line into the guest's log; returns where QEMU's own output will begin."""
-    text = f"{stamp(time.time())}: starting up\n{words(spawn.environment, spawn.command.argv)}\n"
+    text = f"{stamp(time.time())}: starting up\n{words(environment, argv)}\n"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:

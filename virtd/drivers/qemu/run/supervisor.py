@@ -22,7 +22,8 @@ from virtd import deadlines
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.guest import Guest, listen
 from virtd.drivers.qemu.monitor import onlookers, qmp
-from virtd.drivers.qemu.run import interfaces as _interfaces  # noqa: F401 - how its notes are undone
+from virtd.drivers.qemu.run import helpers as _helpers  # noqa: F401 - how its notes are undone
+from virtd.drivers.qemu.run import interfaces as _interfaces  # noqa: F401 - likewise
 from virtd.drivers.qemu.run import owners as _owners  # noqa: F401 - likewise
 from virtd.drivers.qemu.run import reactions
 from virtd.drivers.qemu.status import Status

@@ -7,37 +7,18 @@ either process ends the other one sees it. The supervisor starts swtpm, since it
 import os
 import shutil
 import socket
-from typing import NamedTuple
 
 from virtd import constants as c
 from virtd import deadlines
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.devices import EmulatorTpm
 from virtd.drivers.qemu.run import confine
+from virtd.drivers.qemu.run.helpers import Helper, program
 from virtd.errors import VirtError
 from virtd.state import files
 
 SETUP_SECONDS = 30.0  # making keys takes a second, on a busy machine more
 _VERSIONS = {"2.0": "tpm2", "1.2": "tpm1.2"}
-
-
-class Helper(NamedTuple):
-    """A program that the supervisor starts before QEMU.
-
-    Attributes:
-        argv: the program and its arguments.
-        descriptor: what it keeps open, under this number.
-        qemu: QEMU's end of it.
-    """
-
-    argv: list[str]
-    descriptor: int
-    qemu: int
-
-    def close(self) -> None:
-        """Close both ends in this process."""
-        os.close(self.descriptor)
-        os.close(self.qemu)
 
 
 def emulator(config: Config) -> EmulatorTpm | None:
@@ -55,7 +36,7 @@ def state_directory(base: str, uuid: str) -> str:
     return f"{base}/swtpm/{uuid}"
 
 
-def prepare(backend: EmulatorTpm, directory: str, log_path: str, user: confine.User | None) -> Helper:
+def prepare(backend: EmulatorTpm, directory: str, log_path: str, user: confine.User | None) -> tuple[Helper, int]:
     """Make a TPM's state unless there is one, and the socket pair.
 
     Args:
@@ -63,6 +44,9 @@ def prepare(backend: EmulatorTpm, directory: str, log_path: str, user: confine.U
         directory: where its state is kept (state_directory()).
         log_path: the guest's log, which both programs write to.
         user: who it runs as; None for who runs this.
+
+    Returns:
+        The program that the supervisor starts, and QEMU's end of the socket pair.
 
     Raises:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED, swtpm is not installed; VIR_ERR_INTERNAL_ERROR, it refuses.
@@ -74,7 +58,7 @@ def prepare(backend: EmulatorTpm, directory: str, log_path: str, user: confine.U
         _make_state(version, state, log_path, user)
     ours, theirs = (confine.raised(end.detach()) for end in socket.socketpair())
     argv = [
-        _program("swtpm"),
+        program("swtpm", "swtpm"),
         "socket",
         "--ctrl",
         f"type=unixio,clientfd={theirs}",
@@ -84,15 +68,7 @@ def prepare(backend: EmulatorTpm, directory: str, log_path: str, user: confine.U
     ]
     if version == "2.0":
         argv.append("--tpm2")
-    return Helper(argv, theirs, ours)
-
-
-def start(helper: Helper, user: confine.User | None) -> None:
-    """Start an emulated TPM, as a child of this process, whose standard error is the guest's log."""
-    try:
-        confine.spawn(helper.argv, environment={"PATH": confine.PATH}, output=2, fds=[helper.descriptor], user=user)
-    finally:
-        os.close(helper.descriptor)
+    return Helper(argv, [theirs], user, bound=False), ours
 
 
 def remove_state(directory: str) -> None:
@@ -110,7 +86,14 @@ def _make_state(version: str, state: str, log_path: str, user: confine.User | No
         os.mkdir(made, 0o700)
         if user is not None:
             os.chown(made, user.uid, user.gid)
-        argv = [_program("swtpm_setup"), "--tpmstate", made, "--lock-nvram", "--createek", "--not-overwrite"]
+        argv = [
+            program("swtpm_setup", "swtpm-tools"),
+            "--tpmstate",
+            made,
+            "--lock-nvram",
+            "--createek",
+            "--not-overwrite",
+        ]
         if version == "2.0":
             argv.append("--tpm2")
         _run(argv, log_path, user, made)
@@ -137,11 +120,3 @@ def _run(argv: list[str], log_path: str, user: confine.User | None, home: str) -
     if os.waitpid(pid, 0)[1]:
         text = f"Could not run '{argv[0]}': see {log_path} for what it says"
         raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_QEMU)
-
-
-def _program(name: str) -> str:
-    path = shutil.which(name, path=confine.PATH)
-    if path is None:
-        text = f"Unable to find '{name}' binary in $PATH: an emulated TPM needs the package swtpm"
-        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
-    return path

@@ -11,7 +11,7 @@ from virtd.conf.domain.memory import IothreadDef
 from virtd.drivers import typed
 from virtd.drivers.qemu.changes import Changes
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.qemu.tune.vcpus import iothread_numbers
+from virtd.drivers.qemu.run.tuning import iothread_numbers
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, TypedParam
 

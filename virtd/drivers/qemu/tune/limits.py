@@ -201,21 +201,6 @@ def read_group(group: str, name: str) -> str:
     return (files.read(f"{group}/{name}") or b"").decode().strip()
 
 
-def write_group(group: str, name: str, text: str) -> None:
-    """Write into a file of a control group.
-
-    Raises:
-        VirtError: VIR_ERR_SYSTEM_ERROR, the kernel does not take it.
-    """
-    try:
-        with open(f"{group}/{name}", "w", encoding="ascii") as file:
-            file.write(text)
-    except OSError as error:
-        failure = files.os_error(error, f"Unable to write '{text}' to '{group}/{name}'")
-        failure.domain = c.VIR_FROM_CGROUP
-        raise failure from None
-
-
 def _group_scheduler(group: str) -> dict[str, int]:
     quota, _, period = read_group(group, "cpu.max").partition(" ")
     # The guest's other threads have no limits of their own.
@@ -233,12 +218,12 @@ def _set_group_scheduler(group: str, values: dict[str, int]) -> None:
             raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
     if values.get("cpu_shares"):
         # cgroup v2 counts in 1..10000.
-        write_group(group, "cpu.weight", str(min(10000, values["cpu_shares"])))
+        cgroup.write(group, "cpu.weight", str(min(10000, values["cpu_shares"])))
     if "global_period" in values or "global_quota" in values:
         now = _group_scheduler(group)
         quota = values.get("global_quota", now["global_quota"])
         period = values.get("global_period", 0) or now["global_period"]
-        write_group(group, "cpu.max", f"{quota if quota > 0 else 'max'} {period}")
+        cgroup.write(group, "cpu.max", f"{quota if quota > 0 else 'max'} {period}")
 
 
 def _group_memory(group: str) -> dict[str, int]:
@@ -249,14 +234,14 @@ def _group_memory(group: str) -> dict[str, int]:
 
 def _set_group_memory(group: str, values: dict[str, int], tune: MemoryTune | None) -> None:
     if "hard_limit" in values:
-        write_group(group, "memory.max", _bytes(values["hard_limit"]))
+        cgroup.write(group, "memory.max", _bytes(values["hard_limit"]))
     if "soft_limit" in values:
-        write_group(group, "memory.high", _bytes(values["soft_limit"]))
+        cgroup.write(group, "memory.high", _bytes(values["soft_limit"]))
     if "swap_hard_limit" in values:
         # libvirt limits memory and swap together, the kernel swap alone.
         hard = (tune.hard_limit if tune is not None else None) or 0
         swap = values["swap_hard_limit"]
-        write_group(group, "memory.swap.max", _bytes(swap if swap >= UNLIMITED else max(0, swap - hard)))
+        cgroup.write(group, "memory.swap.max", _bytes(swap if swap >= UNLIMITED else max(0, swap - hard)))
 
 
 def _kib(text: str) -> int:

@@ -7,7 +7,8 @@ from virtd.conf.domain.os import PERF_EVENTS, PerfEvent
 from virtd.conf.xml.types import BITMAP
 from virtd.drivers import typed
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.qemu.tune.limits import AFFECT, Tuning, read_group, write_group
+from virtd.drivers.qemu.run import cgroup
+from virtd.drivers.qemu.tune.limits import AFFECT, Tuning, read_group
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, TypedParam
 
@@ -85,7 +86,7 @@ class Policies(Tuning):
         def apply(guest: Guest, config: Config) -> None:
             group = self.require_group(self.guests.find(domain), "io")
             if values.get("weight"):
-                write_group(group, "io.weight", str(values["weight"]))
+                cgroup.write(group, "io.weight", str(values["weight"]))
 
         self.change(domain, "virDomainSetBlkioParameters", flags, edit, apply)
 

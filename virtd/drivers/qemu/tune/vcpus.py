@@ -1,7 +1,6 @@
 """Virtual CPUs, I/O threads and QEMU's own threads: what they use, and which of the host's CPUs they may run on."""
 
 import os
-from collections.abc import Iterable
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
@@ -9,11 +8,11 @@ from virtd.conf.domain.memory import CpuTune, EmulatorPin, IothreadPin, VcpuPin
 from virtd.drivers.qemu.changes import Changes
 from virtd.drivers.qemu.guest import Guest, vcpu_count
 from virtd.drivers.qemu.host import cpumaps
+from virtd.drivers.qemu.run.tuning import iothread_numbers, pin
 from virtd.drivers.qemu.stats import usage
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, IothreadInfo, VcpuInfo
-from virtd.state import files
 
 _AFFECT = c.VIR_DOMAIN_AFFECT_LIVE | c.VIR_DOMAIN_AFFECT_CONFIG
 
@@ -143,29 +142,6 @@ def enabled(config: Config) -> list[int]:
     if config.vcpus:
         return [vcpu.id or 0 for vcpu in config.vcpus if vcpu.enabled]
     return list(range(vcpu_count(config)))
-
-
-def iothread_numbers(config: Config) -> list[int]:
-    """The numbers of a guest's I/O threads: those that are named, then the lowest that are free."""
-    numbers = [one.id or 0 for one in config.iothread_ids]
-    candidates = (number for number in range(1, 1 << 31) if number not in numbers)
-    missing = (config.iothreads or 0) - len(numbers)
-    return numbers + [number for number, _ in zip(candidates, range(missing), strict=False)]
-
-
-def pin(threads: Iterable[int], cpus: frozenset[int]) -> None:
-    """Let threads run on some CPUs only.
-
-    Raises:
-        VirtError: VIR_ERR_SYSTEM_ERROR, none of the CPUs is there.
-    """
-    for thread in threads:
-        try:
-            os.sched_setaffinity(thread, cpus)
-        except ProcessLookupError:
-            continue  # it has ended meanwhile
-        except OSError as error:
-            raise files.os_error(error, f"cannot set CPU affinity on process {thread}") from None
 
 
 def _default(config: Config) -> frozenset[int]:

@@ -1,0 +1,166 @@
+"""Programs that run beside QEMU and end with it: emulated TPMs, file systems, reservations, displays' buses, GPUs.
+
+The supervisor starts them before QEMU, since it is there as long as the guest. Most end by themselves when QEMU lets
+go of their socket; those that would not are written down, and ended by whoever cleans up after the guest.
+"""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from virtd import constants as c
+from virtd import deadlines
+from virtd.drivers.qemu import shape
+from virtd.drivers.qemu.run import confine
+from virtd.errors import VirtError
+from virtd.state import files, inotify, undo
+from virtd.state.process import Process
+
+DIRECTORIES = ("/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user")
+# How long a program may take until its socket is there.
+_READY_SECONDS = 10.0
+
+
+class Helper(NamedTuple):
+    """A program that is started before QEMU.
+
+    Attributes:
+        argv: the program and its arguments.
+        descriptors: what it keeps open, under these numbers.
+        user: who it runs as; None for who runs this.
+        privileged: whether it keeps what root may do.
+        ready: the socket that it makes, which has to be there before QEMU is started.
+        owner: whom that socket belongs to.
+        bound: whether it has to be ended, as nothing that QEMU does ends it.
+    """
+
+    argv: list[str]
+    descriptors: list[int]
+    user: confine.User | None = None
+    privileged: bool = False
+    ready: str | None = None
+    owner: confine.User | None = None
+    bound: bool = True
+
+    def close(self) -> None:
+        """Close its descriptors in this process."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors.clear()
+
+
+def start(helper: Helper, undo_path: str) -> None:
+    """Start a program, as a child of this process, whose standard error is the guest's log.
+
+    Args:
+        helper: the program; its descriptors are closed here.
+        undo_path: the guest's undo file.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR, it cannot be run; VIR_ERR_INTERNAL_ERROR, it has ended, or does nothing.
+    """
+    watch = None
+    try:
+        if helper.ready is not None:
+            undo.note(undo_path, "file", path=helper.ready)
+            watch = inotify.Watch(os.path.dirname(helper.ready), inotify.IN_CREATE)
+        pid = confine.spawn(
+            helper.argv,
+            environment={"PATH": confine.PATH, "LC_ALL": "C"},
+            output=2,
+            fds=helper.descriptors,
+            user=helper.user,
+            privileged=helper.privileged,
+        )
+        if helper.bound:
+            process = Process.of(pid)
+            undo.note(undo_path, "process", pid=process.pid, start=process.start)
+        if helper.ready is not None and watch is not None:
+            _await(helper, watch, pid)
+    finally:
+        helper.close()
+        if watch is not None:
+            watch.close()
+
+
+def described(kind: str, *, unless: str | None = None) -> tuple[str, Mapping[str, Any]]:
+    """A program for a kind of vhost-user device, by the descriptions that distributions ship (QEMU, vhost-user.json).
+
+    Args:
+        kind: 'fs', 'gpu'.
+        unless: the path of the program that is to be taken in any case.
+
+    Returns:
+        Its path, and its description.
+
+    Raises:
+        VirtError: VIR_ERR_OPERATION_FAILED, there is none.
+    """
+    if unless is not None:
+        return unless, {}
+    for table in _descriptions():
+        if table.get("type") == kind:
+            return shape.text(table, "binary"), table
+    name = {"fs": "virtiofsd"}.get(kind, f"vhost-user-{kind}")
+    raise VirtError(c.VIR_ERR_OPERATION_FAILED, f"Unable to find a satisfying {name}", domain=c.VIR_FROM_QEMU)
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program.
+
+    Raises:
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED naming the package that has it.
+    """
+    path = shutil.which(name, path=confine.PATH)
+    if path is None:
+        text = f"Unable to find '{name}' binary in $PATH: it is in the package {package}"
+        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+    return path
+
+
+def _descriptions() -> Iterator[shape.Table]:
+    """The descriptions in the order of their names; one in an earlier directory hides one of its name in a later."""
+    places: dict[str, str] = {}
+    for directory in reversed(DIRECTORIES):
+        if os.path.isdir(directory):
+            places |= {name: directory for name in os.listdir(directory) if name.endswith(".json")}
+    for name in sorted(places):
+        try:
+            content = files.read(f"{places[name]}/{name}")
+            if content:
+                yield shape.as_table(json.loads(content), name)
+        except (ValueError, VirtError):
+            continue
+
+
+def _await(helper: Helper, watch: inotify.Watch, pid: int) -> None:
+    """Wait until a program's socket is there, and give it to whom it is for."""
+    assert helper.ready is not None
+    name = os.path.basename(helper.argv[0])
+    descriptor = os.pidfd_open(pid)
+    try:
+        while not os.path.exists(helper.ready):
+            found = deadlines.any_readable((watch.fileno(), descriptor), _READY_SECONDS)
+            if not found:
+                raise deadlines.DeadlineExceeded(f"'{name}' did not make its socket in time", domain=c.VIR_FROM_QEMU)
+            if descriptor in found:
+                text = f"'{name}' ended with {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}"
+                raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_QEMU)
+            watch.clear()
+    finally:
+        os.close(descriptor)
+    if helper.owner is not None:
+        os.chown(helper.ready, helper.owner.uid, helper.owner.gid)
+
+
+def _end(table: dict[str, Any]) -> None:
+    """End a program that would not end by itself."""
+    process = Process(table["pid"], table["start"])
+    if process.alive():
+        os.kill(process.pid, signal.SIGTERM)
+
+
+undo.KINDS["process"] = _end
