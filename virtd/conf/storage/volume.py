@@ -165,9 +165,11 @@ def format_volume(volume: Volume) -> str:
 
 def _set_format(volume: Volume, kind: PoolType) -> None:
     target = volume.target
-    if not kind.volumes:
+    # Pools of images on a server take any format's name, and none but raw then.
+    known = kind.volumes or (BACKING_FORMATS if kind.default_volume is not None else ())
+    if not known:
         target.format = None
     elif target.format is None:
         target.format = kind.default_volume
-    elif target.format not in kind.volumes or (target.format == "none" and kind.default_volume != "none"):
+    elif target.format not in known or (target.format == "none" and kind.default_volume != "none"):
         raise VirtError(UNSUPPORTED, f"unknown volume format type {target.format}", domain=c.VIR_FROM_STORAGE)

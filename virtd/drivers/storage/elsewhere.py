@@ -40,6 +40,13 @@ class VolumesElsewhere(StorageBase):
             fill: gives it its content, if it is to have some.
         """
         name = volume.name or ""
+        if not volume.capacity:
+            text = "volume capacity required for this storage pool"
+            raise VirtError(c.VIR_ERR_NO_SUPPORT, text, domain=c.VIR_FROM_STORAGE)
+        if volume.target.encryption is not None:
+            # What the guest sees is as large as it was asked for.
+            volume.capacity += imagetool.LUKS_HEADER
+            volume.allocation = None
         try:
             with ExitStack() as stack:
                 with self.pools.changing(entry, call):

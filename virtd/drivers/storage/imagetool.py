@@ -19,6 +19,7 @@ from virtd.state import files
 
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 _GETFLAGS, _SETFLAGS, _NOCOW = 0x80086601, 0x40086602, 0x00800000  # ioctl_iflags(2)
+LUKS_HEADER = 2 << 20  # bytes before the encrypted data, as QEMU makes it
 _ATTEMPTS = 5
 _MODE = 0o600
 _DIRECTORY_MODE = 0o711
@@ -195,7 +196,7 @@ def encrypt_device(volume: Volume, key: Key, lock: VolumeLock) -> None:
         VirtError: VIR_ERR_INTERNAL_ERROR with qemu-img's words.
     """
     with _opened(volume.path, os.O_RDONLY) as descriptor:
-        size = os.lseek(descriptor, 0, os.SEEK_END)
+        size = os.lseek(descriptor, 0, os.SEEK_END) - LUKS_HEADER
     options = ",".join(_options(volume, key, metadata=False))
     _run(["create", *key.options, "-f", "luks", "-o", options, volume.path, str(size)], _kept(key, lock), {})
 

@@ -5,6 +5,7 @@ A program holds the locks it is given for as long as it runs, even if its caller
 
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -83,14 +84,15 @@ def run(
             timeout=None if bound == math.inf else bound,
         )
     except subprocess.TimeoutExpired:
-        text = f"'{' '.join(command)}' did not end in {bound:.0f} s"
+        text = f"'{shlex.join(command)}' did not end in {bound:.0f} s"
         raise DeadlineExceeded(_replaced(text, shown)) from None
     except OSError as error:
         raise files.os_error(error, f"cannot execute '{command[0]}'") from None
     if result.returncode not in accept:
         how = "unexpected exit status" if result.returncode > 0 else "unexpected fatal signal"
-        errors = result.stderr.decode(errors="replace")[:_ERROR_MAX]
-        text = f"Child process ({' '.join(command)}) {how} {abs(result.returncode)}: {errors}"
+        # Some say what went wrong where they say everything else.
+        errors = (result.stderr or result.stdout).decode(errors="replace")[:_ERROR_MAX]
+        text = f"Child process ({shlex.join(command)}) {how} {abs(result.returncode)}: {errors}"
         raise VirtError(c.VIR_ERR_INTERNAL_ERROR, _replaced(text, shown), domain=c.VIR_FROM_NONE)
     return result.stdout[:_OUTPUT_MAX].decode(errors="surrogateescape")
 

@@ -58,7 +58,7 @@ class VolumeQuery(StorageBase):
 
     def storage_vol_lookup_by_path(self, path: str) -> StorageVol:
         """virStorageVolLookupByPath."""
-        wanted = clean_path(path)
+        wanted = path if "://" in path else clean_path(path)
         found = self._find(wanted)
         if found is None:
             raise VirtError(c.VIR_ERR_NO_STORAGE_VOL, f"no storage vol with matching path '{wanted}'")

@@ -68,7 +68,7 @@ class Backend:
         raise _unsupported("pool does not support pool deletion")
 
     def start(self) -> None:
-        """Make the pool usable. Done again on a pool that is usable, it does no harm."""
+        """Make the pool usable; a refresh follows. Done again on a pool that is usable, it does no harm."""
 
     def stop(self) -> None:
         """Undo what start() did."""

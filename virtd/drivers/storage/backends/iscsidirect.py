@@ -5,6 +5,7 @@ Passphrases go to them in their environment.
 """
 
 import re
+from collections.abc import Sequence
 
 from virtd import constants as c
 from virtd.conf.storage import Volume
@@ -37,23 +38,18 @@ class IscsiDirectBackend(Backend):
             for target in _TARGET.findall(output)
         ]
 
-    def start(self) -> None:
-        self.volumes()
-
     def sizes(self) -> tuple[int, int, int]:
         whole = sum(volume.capacity or 0 for volume in self.volumes())
         return whole, whole, 0
 
     def volumes(self) -> list[Volume]:
-        target, host = self._target, self.pool.source.hosts[0]
         found = []
         for unit in self._units():
-            path = f"ip-{_portal(self.pool.source)}-iscsi-{target}-lun-{unit}"
+            path = f"ip-{_portal(self.pool.source)}-iscsi-{self._target}-lun-{unit}"
             size = self._size(unit)
             volume = Volume(type="network", name=f"unit:0:0:{unit}", key=path, capacity=size, allocation=size)
             volume.target.path = path
             found.append(volume)
-        assert host is not None
         return found
 
     def may_hold(self, path: str) -> bool:
@@ -66,7 +62,11 @@ class IscsiDirectBackend(Backend):
     def _units(self) -> list[str]:
         """The numbers of the target's units that are disks."""
         url = f"iscsi://{_portal(self.pool.source)}/{self._target}"
-        output = self._ask("iscsi-ls", "-s", url)
+        # It fails as well if another target of the same server does not let it in.
+        found = self._disks(self._ask("iscsi-ls", "-s", url, accept=range(256)))
+        return found or self._disks(self._ask("iscsi-ls", "-s", url))
+
+    def _disks(self, output: str) -> list[str]:
         section = ""
         found = []
         for line in output.splitlines():
@@ -84,7 +84,7 @@ class IscsiDirectBackend(Backend):
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_STORAGE)
         return int(match[1])
 
-    def _ask(self, tool: str, *arguments: str) -> str:
+    def _ask(self, tool: str, *arguments: str, accept: Sequence[int] = (0,)) -> str:
         source = self.pool.source
         environment = {}
         if source.auth is not None:
@@ -96,7 +96,7 @@ class IscsiDirectBackend(Backend):
             environment["LIBISCSI_CHAP_USERNAME"] = source.auth.username or ""
             environment["LIBISCSI_CHAP_PASSWORD"] = value.decode(errors="surrogateescape")
         command = ["-i", source.initiator or "", *arguments]
-        return programs.run(tool, command, seconds=_SECONDS, environment=environment)
+        return programs.run(tool, command, accept=accept, seconds=_SECONDS, environment=environment)
 
 
 def _portal(source: Source) -> str:

@@ -22,7 +22,7 @@ from virtd.drivers.storage.jobs import VolumeLock
 from virtd.errors import VirtError, unsupported_flags
 
 _COLUMNS = "lv_name,origin,lv_uuid,devices,stripes,seg_size_pe,vg_extent_size,lv_size,lv_attr,segtype"
-_DEVICE = re.compile(r"(\S+)\((\d+)\)")
+_DEVICE = re.compile(r"([^\s,]+)\((\d+)\)")
 _UUID = re.compile(r"[0-9A-Za-z]{6}(-[0-9A-Za-z]{4}){5}-[0-9A-Za-z]{6}")
 
 
@@ -98,15 +98,8 @@ class LogicalBackend(BlockBackend):
         return path.startswith(f"{self.pool.path}/") or _UUID.fullmatch(path) is not None
 
     def volumes(self) -> list[Volume]:
-        return self._volumes(self._group)
-
-    def volume(self, name: str) -> Volume | None:
-        found = next((volume for volume in self._volumes(self._group) if volume.name == name), None)
-        return None if found is None else self.described(found)
-
-    def _volumes(self, what: str) -> list[Volume]:
         found: dict[str, Volume] = {}
-        for row in _report("lvs", "lv", _COLUMNS, what):
+        for row in _report("lvs", "lv", _COLUMNS, self._group):
             name, attributes = row["lv_name"], row["lv_attr"]
             # The fifth letter: active. The first: t is a pool of thin volumes, whose volumes are listed themselves.
             if attributes[4] != "a" or attributes[0] == "t":
@@ -157,9 +150,9 @@ class LogicalBackend(BlockBackend):
         programs.run("lvremove", ["--force", f"{self._group}/{volume.name}"])
 
     def wipe(self, volume: Volume, algorithm: int, lock: VolumeLock) -> None:
-        [row, *_] = _report("lvs", "lv", "lv_attr", f"{self._group}/{volume.name}")
+        rows = _report("lvs", "lv", "lv_name,lv_attr", self._group)
         # The seventh letter: made of thin blocks, or of what differs from an origin.
-        if row["lv_attr"][6] in "st":
+        if any(row["lv_name"] == volume.name and row["lv_attr"][6] in "st" for row in rows):
             text = f"logical volume '{volume.path}' is sparse, volume wipe not supported"
             raise VirtError(c.VIR_ERR_NO_SUPPORT, text, domain=c.VIR_FROM_STORAGE)
         super().wipe(volume, algorithm, lock)

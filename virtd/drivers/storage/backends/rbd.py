@@ -29,9 +29,6 @@ class RbdBackend(Backend):
     def _name(self) -> str:
         return self.pool.source.name or ""
 
-    def start(self) -> None:
-        self.volumes()
-
     def sizes(self) -> tuple[int, int, int]:
         report = self._ask("ceph", "df")
         try:
@@ -80,9 +77,6 @@ class RbdBackend(Backend):
 
     def create(self, volume: Volume, flags: int) -> None:
         unsupported_flags(flags, 0, "virStorageBackendRBDBuildVol")
-        if not volume.capacity:
-            text = "volume capacity required for this storage pool"
-            raise VirtError(c.VIR_ERR_NO_SUPPORT, text, domain=c.VIR_FROM_STORAGE)
         self._do("create", "--size", f"{volume.capacity}B", f"{self._name}/{volume.name}")
 
     def copy(self, volume: Volume, original: Volume, flags: int) -> bool:

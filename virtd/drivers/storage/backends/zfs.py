@@ -34,10 +34,6 @@ class ZfsBackend(BlockBackend):
         else:
             programs.run("zpool", ["destroy", self._name])
 
-    def start(self) -> None:
-        """It is there, or is not; it is imported when the machine starts."""
-        self.volumes()
-
     def sizes(self) -> tuple[int, int, int]:
         if "/" in self._name:
             rows = _rows("zfs", ["get", "-Hp", "-o", "property,value", "used,available", self._name])
