@@ -12,6 +12,7 @@ import pytest
 from tests.drivers.storage.conftest import Loop, Stage
 from virtd import constants as c
 from virtd.drivers.storage import programs
+from virtd.drivers.storage.backends import logical
 from virtd.drivers.storage.driver import StorageDriver
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool, StorageVol
@@ -91,19 +92,19 @@ def segment(name: str, uuid: str, attributes: str, size: int, devices: str, **mo
     """A row of lvs's report; sizes in extents of 4 MiB."""
     row = {"lv_name": name, "origin": "", "lv_uuid": uuid, "devices": devices, "stripes": "1", "segtype": "linear"}
     row |= {"seg_size_pe": str(size), "vg_extent_size": str(4 * MIB), "lv_size": str(size * 4 * MIB)}
-    return row | {"lv_attr": attributes} | more
+    return row | {"lv_attr": attributes, "origin_size": "", "data_percent": ""} | more
 
 
 UUIDS = [f"AAAAAA-AAAA-AAAA-AAAA-AAAA-AAAA-00000{n}" for n in range(9)]
 REPORT = [
-    segment("one", UUIDS[0], "-wi-a-----", 2, "/dev/a(0)", lv_size=str(12 * MIB)),
-    segment("one", UUIDS[0], "-wi-a-----", 1, "/dev/b(7)", lv_size=str(12 * MIB)),
+    segment("one", UUIDS[0], "owi-a-s---", 2, "/dev/a(0)", lv_size=str(12 * MIB)),
+    segment("one", UUIDS[0], "owi-a-s---", 1, "/dev/b(7)", lv_size=str(12 * MIB)),
     segment("off", UUIDS[1], "-wi-------", 2, "/dev/a(2)"),
     segment("striped", UUIDS[2], "-wi-a-----", 4, "/dev/a(4),/dev/b(0)", stripes="2", segtype="striped"),
-    segment("snap", UUIDS[3], "swi-a-s---", 1, "/dev/a(8)", origin="one"),
-    segment("sparse", UUIDS[4], "swi-a-s---", 1, "/dev/a(9)", origin="[sparse_vorigin]"),
+    segment("snap", UUIDS[3], "swi-a-s---", 1, "/dev/a(8)", origin="one", origin_size=str(12 * MIB)),
+    segment("sparse", UUIDS[4], "swi-a-s---", 1, "/dev/a(9)", origin="[sparse_vorigin]", origin_size=str(64 * MIB)),
     segment("pool", UUIDS[5], "twi-aotz--", 4, "pool_tdata(0)", segtype="thin-pool"),
-    segment("thin", UUIDS[6], "Vwi-a-tz--", 9, "", segtype="thin"),
+    segment("thin", UUIDS[6], "Vwi-a-tz--", 25, "", segtype="thin", data_percent="12.00"),
 ]
 
 
@@ -144,6 +145,9 @@ def test_volumes_of_all_kinds(driver: StorageDriver, played: StoragePool) -> Non
     xml = driver.storage_vol_get_xml_desc(striped, 0)
     assert f"<extent start='{16 * MIB}' end='{24 * MIB}'/>" in xml
     assert f"<extent start='0' end='{8 * MIB}'/>" in xml
+    for name, capacity, allocation in (("snap", 12, 4), ("sparse", 64, 4), ("thin", 100, 12)):
+        info = driver.storage_vol_get_info(StorageVol("vg", name, ""))
+        assert info == (c.VIR_STORAGE_VOL_BLOCK, capacity * MIB, allocation * MIB)
     for name, backed in (("snap", True), ("sparse", False)):
         xml = driver.storage_vol_get_xml_desc(driver.storage_vol_lookup_by_name(played, name), 0)
         assert ("<path>/dev/vg/one</path>" in xml) == backed
@@ -178,9 +182,15 @@ def test_how_volumes_are_made(driver: StorageDriver, played: StoragePool, stage:
 
 
 def test_what_a_killed_copy_leaves_is_removed(
-    driver: StorageDriver, played: StoragePool, pool: StoragePool, images: Path, stage: Stage
+    driver: StorageDriver,
+    played: StoragePool,
+    pool: StoragePool,
+    images: Path,
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A volume without its content is in no list, and goes with the next change of the pool."""
+    monkeypatch.setattr(logical, "set_owner", lambda volume, path: None)  # there is no node
     (images / "a").write_bytes(b"content")
     lvs = (stage.directory / "lvs").read_text()
     more = json.dumps({"report": [{"lv": [*REPORT, segment("new", UUIDS[7], "-wi-a-----", 1, "/dev/a(11)")]}]})

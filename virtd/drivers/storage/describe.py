@@ -124,6 +124,11 @@ def complete(volume: Volume) -> Volume:
             volume.target.timestamps = _timestamps(found)
     finally:
         os.close(descriptor)
+    backing = volume.backing
+    if backing is not None and backing.path is not None:
+        with contextlib.suppress(OSError):
+            found = os.stat(backing.path)
+            backing.permissions, backing.timestamps = permissions(backing.path, found), _timestamps(found)
     return volume
 
 

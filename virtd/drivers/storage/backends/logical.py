@@ -21,7 +21,9 @@ from virtd.drivers.storage.imagetool import set_owner
 from virtd.drivers.storage.jobs import VolumeLock
 from virtd.errors import VirtError, unsupported_flags
 
-_COLUMNS = "lv_name,origin,lv_uuid,devices,stripes,seg_size_pe,vg_extent_size,lv_size,lv_attr,segtype"
+_COLUMNS = (
+    "lv_name,origin,origin_size,lv_uuid,devices,stripes,seg_size_pe,vg_extent_size,lv_size,lv_attr,segtype,data_percent"
+)
 _DEVICE = re.compile(r"([^\s,]+)\((\d+)\)")
 _UUID = re.compile(r"[0-9A-Za-z]{6}(-[0-9A-Za-z]{4}){5}-[0-9A-Za-z]{6}")
 
@@ -112,7 +114,11 @@ class LogicalBackend(BlockBackend):
     def _volume(self, row: dict[str, str]) -> Volume:
         name = row["lv_name"]
         size = int(row["lv_size"])
-        volume = Volume(type="block", name=name, key=row["lv_uuid"], capacity=size, allocation=size)
+        # What a snapshot holds is what differs from its origin.
+        capacity = int(row["origin_size"] or size)
+        if row["segtype"] == "thin":
+            capacity, size = size, round(size * float(row["data_percent"] or 0) / 100)
+        volume = Volume(type="block", name=name, key=row["lv_uuid"], capacity=capacity, allocation=size)
         volume.target.path = f"{self.pool.path}/{name}"
         # In brackets: what LVM made for itself, under a volume that is all hole.
         if row["origin"] and row["origin"][0] != "[":
@@ -137,8 +143,7 @@ class LogicalBackend(BlockBackend):
         programs.run("lvcreate", command)
         settle()
         try:
-            if volume.target.permissions is not None:
-                set_owner(volume, volume.path)
+            set_owner(volume, volume.path)
         except OSError as error:
             self.remove(volume, 0)
             text = f"cannot set owner and mode of '{volume.path}': {error.strerror}"
@@ -151,8 +156,8 @@ class LogicalBackend(BlockBackend):
 
     def wipe(self, volume: Volume, algorithm: int, lock: VolumeLock) -> None:
         rows = _report("lvs", "lv", "lv_name,lv_attr", self._group)
-        # The seventh letter: made of thin blocks, or of what differs from an origin.
-        if any(row["lv_name"] == volume.name and row["lv_attr"][6] in "st" for row in rows):
+        # The first letter: a snapshot, also one of nothing; or a thin volume.
+        if any(row["lv_name"] == volume.name and row["lv_attr"][0] in "sSV" for row in rows):
             text = f"logical volume '{volume.path}' is sparse, volume wipe not supported"
             raise VirtError(c.VIR_ERR_NO_SUPPORT, text, domain=c.VIR_FROM_STORAGE)
         super().wipe(volume, algorithm, lock)
