@@ -9,7 +9,8 @@ from virtd.errors import VirtError
 HEX8 = Integer(0, (1 << 32) - 1, base=0, template="0x%02x")
 HEX16 = Integer(0, (1 << 32) - 1, base=0, template="0x%04x")
 HEX4 = Integer(0, (1 << 32) - 1, base=0, template="0x%x")
-HEX32 = Integer(0, (1 << 64) - 1, base=0, template="0x%08x")
+HEX32 = Integer(0, (1 << 64) - 1, base=16, template="0x%08x")
+HEX_FID = Integer(0, (1 << 32) - 1, base=0, template="0x%08x")
 HEX64 = Integer(0, (1 << 64) - 1, base=0, template="0x%x")
 BYTES = Size("bytes", "bytes")
 
@@ -23,14 +24,26 @@ class Address(
     """Where a device is plugged in; the kinds are libvirt's address types."""
 
 
-class PciAddress(Address, kind="pci", refuse="zpci"):
+def _placed(address: "PciAddress", view: View) -> bool:
+    return address.host or not address.empty
+
+
+class Zpci(Model):
+    """What an IBM machine calls a PCI device."""
+
+    uid = attr("@uid", HEX16)
+    fid = attr("@fid", HEX_FID)
+
+
+class PciAddress(Address, kind="pci"):
     """A PCI address. All zeros (the host bridge's own) stands for one that is still to be found."""
 
-    domain = attr("@domain", HEX16, default=0)
-    bus = attr("@bus", HEX8, default=0)
-    slot = attr("@slot", HEX8, default=0)
-    function = attr("@function", HEX4, default=0)
+    domain = attr("@domain", HEX16, default=0, when=_placed)
+    bus = attr("@bus", HEX8, default=0, when=_placed)
+    slot = attr("@slot", HEX8, default=0, when=_placed)
+    function = attr("@function", HEX4, default=0, when=_placed)
     multifunction = attr("@multifunction", ON_OFF)
+    zpci = sub("zpci", Zpci)
 
     def loaded(self, el: Element, view: View) -> None:
         """Check the bounds, as far as they do not depend on the machine."""
@@ -42,10 +55,18 @@ class PciAddress(Address, kind="pci", refuse="zpci"):
                     f"Invalid PCI address {name}=0x{value:x}, must be <= {hex(limit) if limit > 7 else limit}",
                 )
 
+    host = False
+    """Whether it is an address of the host, which is written even if it is all zeros."""
+
     @property
     def empty(self) -> bool:
         """Whether it is still to be found."""
         return not (self.domain or self.bus or self.slot)
+
+    @property
+    def has_zpci(self) -> bool:
+        """Whether an IBM machine's name is given."""
+        return self.zpci is not None and (self.zpci.uid is not None or self.zpci.fid is not None)
 
     @property
     def key(self) -> tuple[int, int, int, int]:
@@ -95,7 +116,7 @@ class UsbAddress(Address, kind="usb"):
             return
         parts = self.port.split(".")
         if len(parts) > 4 or not all(p.isascii() and p.isdigit() and 0 < int(p) < 1 << 31 for p in parts):
-            raise internal_error("Cannot parse <address> 'port' attribute")
+            raise internal_error("Cannot parse <address> 'port' attribute", domain=c.VIR_FROM_DEVICE)
 
     @property
     def path(self) -> tuple[int, ...]:
@@ -116,6 +137,11 @@ class CcwAddress(Address, kind="ccw"):
     ssid = attr("@ssid", HEX4)
     devno = attr("@devno", HEX16)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """It is given whole, or left to be found."""
+        if len({name for name in ("cssid", "ssid", "devno") if getattr(self, name) is None}) in (1, 2):
+            raise internal_error("Invalid partial specification for virtio ccw address", domain=c.VIR_FROM_DEVICE)
+
 
 class VirtioMmioAddress(Address, kind="virtio-mmio"):
     """A memory mapped virtio device."""
@@ -133,6 +159,14 @@ class DimmAddress(Address, kind="dimm"):
 
     slot = attr("@slot", UINT, default=0, required=True)
     base = attr("@base", HEX64)
+
+
+class VirtioS390Address(Address, kind="virtio-s390"):
+    """What early IBM machines had."""
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It is refused."""
+        raise VirtError(c.VIR_ERR_XML_ERROR, "virtio-s390 bus doesn't have an address", domain=c.VIR_FROM_DOMAIN)
 
 
 class UnassignedAddress(Address, kind="unassigned"):
@@ -159,6 +193,11 @@ class Info(Model):
         """An alias that the user did not choose is a run-time value."""
         if self.alias is not None and not view.live and not _user_alias(self.alias):
             self.alias = None
+
+    @property
+    def shown_alias(self) -> str:
+        """The alias in messages."""
+        return self.alias or "<null>"
 
 
 class Device(Model):
@@ -199,6 +238,10 @@ class VirtioOptions(Model):
     ats = attr("@ats", ON_OFF)
     packed = attr("@packed", ON_OFF)
     page_per_vq = attr("@page_per_vq", ON_OFF)
+
+    def given(self) -> str | None:
+        """The name of the first option that is given, None if none is."""
+        return next((name for name in VirtioOptions.fields if getattr(self, name) is not None), None)
 
 
 class Driver(Model):

@@ -148,6 +148,26 @@ def choose_emulator(domain: Domain, host: Host) -> tuple[Emulator, Machine]:
     return emulator, machine or Machine(os.machine)
 
 
+def check_bootloader(domain: Domain) -> None:
+    """A virtual machine boots by itself.
+
+    Raises:
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED.
+    """
+    if domain.bootloader is not None or domain.bootloader_args is not None:
+        raise qemu_error("bootloader is not supported by QEMU")
+
+
+def check_tseg(domain: Domain) -> None:
+    """How much memory SMM has is a matter of the q35's chip set.
+
+    Raises:
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED.
+    """
+    if domain.features is not None and domain.features.smm_tseg is not None and not pcie(domain):
+        raise qemu_error("SMM TSEG is only supported with q35 machine type")
+
+
 def fill_nvram(domain: Domain, host: Host) -> None:
     """Where a UEFI firmware keeps this guest's variables, if that is not said."""
     loader, nvram = domain.os.loader, domain.os.nvram

@@ -27,7 +27,7 @@ class SocketSource(Model):
 
 
 def check_sources(el: Element, most: int) -> None:
-    """Refuse more <source> elements than a back end has ends.
+    """Refuse more <source> elements than a back end has ends, and more than one way to speak or to log.
 
     Raises:
         VirtError: VIR_ERR_XML_ERROR.
@@ -35,6 +35,9 @@ def check_sources(el: Element, most: int) -> None:
     if len(el.findall("source")) > most:
         number = "one source element is" if most == 1 else "two source elements are"
         raise xml_error(f"only {number} allowed for character device")
+    for name in ("log", "protocol"):
+        if len(el.findall(name)) > 1:
+            raise xml_error(f"only one {name} element is allowed for character device")
 
 
 def check_reconnect(reconnect: Reconnect | None, mode: str | None) -> None:

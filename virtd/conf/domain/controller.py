@@ -1,7 +1,7 @@
 """<controller>: what devices are plugged into, by type (PCI, USB, IDE, SCSI, …) and index."""
 
 from virtd.conf.domain.base import Device, VirtioOptions
-from virtd.conf.domain.errors import conf_error
+from virtd.conf.domain.errors import conf_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, inline, part
 from virtd.conf.xml.types import INT, KIB, NATURAL, ON_OFF, UINT, Choice, Integer
 
@@ -29,6 +29,12 @@ MODEL_NAMES = Choice(
     "none pci-bridge i82801b11-bridge ioh3420 x3130-upstream xio3130-downstream pxb pxb-pcie pcie-root-port "
     "spapr-pci-host-bridge pcie-pci-bridge"
 )
+
+
+PCI_FIELDS = (
+    *("model_name", "chassis_nr", "chassis", "port", "bus_nr", "target_index", "hotplug", "node", "pcihole64"),
+)
+"""What only PCI bridges and ports have."""
 
 
 class ControllerDriver(Model):
@@ -65,6 +71,18 @@ class Controller(Device):
 
     def loaded(self, el: Element, view: View) -> None:
         """The models depend on the type."""
+        if self.type != "virtio-serial":
+            self.vectors = None
+        if self.type not in ("virtio-serial", "usb"):
+            self.ports = None
+        if self.type != "xenbus":
+            self.max_grant_frames = self.max_event_channels = None
+        if self.type != "pci":
+            for name in PCI_FIELDS:
+                self.__dict__.pop(name, None)
+        for name in ("target", "model"):
+            if len(el.findall(name)) > 1:
+                raise xml_error(f"Multiple <{name}> elements in controller definition not allowed")
         known = MODELS.get(self.type)
         if self.model is not None and known is not None and self.model not in known:
             raise conf_error(f"Unknown model type '{self.model}'")

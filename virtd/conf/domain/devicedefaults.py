@@ -3,7 +3,6 @@
 import os
 import re
 
-from virtd import constants as c
 from virtd.conf.domain.base import CcidAddress, DriveAddress
 from virtd.conf.domain.basics import is_i440fx, is_q35
 from virtd.conf.domain.chardev import Channel, UnixSource, check_reconnect
@@ -24,7 +23,6 @@ from virtd.conf.domain.errors import conf_error, qemu_error, xml_error
 from virtd.conf.domain.implicit import disk_index
 from virtd.conf.domain.interface import Interface
 from virtd.conf.host import Emulator, Host
-from virtd.errors import VirtError
 
 _BUS_BY_PREFIX = (("hd", "ide"), ("sd", "scsi"), ("vd", "virtio"), ("xvd", "xen"), ("ubd", "uml"))
 _VIDEO_MEMORY = {"vga": 16384, "cirrus": 16384, "vmvga": 16384, "bochs": 16384, "qxl": 65536}
@@ -33,6 +31,8 @@ _SERIAL_MODELS = {
     "pci-serial": "pci-serial",
     "usb-serial": "usb-serial",
     "isa-debug": "isa-debugcon",
+    "spapr-vio-serial": "spapr-vty",
+    "sclp-serial": "sclpconsole",
 }
 
 
@@ -46,12 +46,10 @@ def early_disk(disk: Disk) -> None:
             disk.bus = next((bus for prefix, bus in _BUS_BY_PREFIX if target.startswith(prefix)), "ide")
     if disk.device == "cdrom":
         disk.readonly = True
-    empty = disk.source_name is None if disk.type in ("file", "block", "dir") else disk.source is None
-    if empty:
-        if disk.device not in ("cdrom", "floppy"):
-            raise VirtError(c.VIR_ERR_NO_SOURCE, disk.target, domain=c.VIR_FROM_DOMAIN)
-        if disk.source is None:
-            disk.type = "file"
+    if disk.type == "vhostuser":
+        disk.snapshot = disk.snapshot or "no"
+    if disk.empty and disk.device in ("cdrom", "floppy") and disk.source is None:
+        disk.type = "file"
 
 
 def finish_disk(disk: Disk) -> None:
@@ -62,13 +60,21 @@ def finish_disk(disk: Disk) -> None:
         driver.type = "raw"
 
 
-def place_disk(disk: Disk) -> None:
-    """The place that a disk's name implies, if none is given."""
-    if disk.info.address is None and disk.bus in ("ide", "sata", "scsi", "fdc"):
+def place_disk(disk: Disk, domain: Domain) -> None:
+    """The place that a disk's name implies, if none is given. A host device must not be there."""
+    if disk.info.address is None and disk.target is not None and disk.bus in ("ide", "sata", "scsi", "fdc"):
         index = disk_index(disk.target or "")
         if index < 0:
             raise xml_error(f"Unknown disk name '{disk.target}' and no address specified")
-        disk.info.address = drive_address(disk.bus, index)
+        address = disk.info.address = drive_address(disk.bus, index)
+        if disk.bus == "scsi" and any(
+            one.type == "scsi" and isinstance(one.info.address, DriveAddress) and one.info.address.key == address.key
+            for one in domain.hostdevs
+        ):
+            raise conf_error(
+                f"using disk target name '{disk.target}' conflicts with SCSI host device address "
+                f"controller='{address.controller}' bus='{address.bus}' target='{address.target}' unit='{address.unit}"
+            )
 
 
 def drive_address(bus: str, index: int) -> DriveAddress:
@@ -89,6 +95,10 @@ def finish_controller(domain: Domain, controller: Controller, emulator: Emulator
         controller.model = "piix3-uhci"
     elif controller.type == "scsi" and controller.model in (None, "auto"):
         controller.model = "lsilogic" if emulator.has("lsi53c895a") else "virtio-scsi"
+    if controller.type == "usb" and controller.model in ("nec-xhci", "qemu-xhci") and (controller.ports or 0) > 15:
+        raise qemu_error(f"'{controller.model}' controller only supports up to '15' ports")
+    if controller.type == "usb" and controller.model in ("qusb1", "qusb2"):
+        raise qemu_error("USB controller model type 'qusb1' or 'qusb2' is not supported in qemu")
     if controller.type == "scsi" and controller.model == "buslogic":
         raise qemu_error(f"Unsupported controller model: {controller.model}")
     if controller.type == "scsi" and controller.model == "ncr53c90":

@@ -3,7 +3,7 @@
 from virtd import constants as c
 from virtd.conf.domain.base import HEX64, Device, Driver, Info, VirtioOptions
 from virtd.conf.domain.chardev import CharSource
-from virtd.conf.domain.errors import conf_error, detail_error, internal_error, xml_error
+from virtd.conf.domain.errors import internal_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, sub, subs, texts
 from virtd.conf.xml.types import (
     BITMAP,
@@ -236,6 +236,11 @@ class EmulatorTpm(TpmBackend, kind="emulator"):
     pcr_sha384 = flag("active_pcr_banks/sha384")
     pcr_sha512 = flag("active_pcr_banks/sha512")
 
+    @property
+    def banks(self) -> bool:
+        """Whether it is said which measurements are kept."""
+        return self.pcr_sha1 or self.pcr_sha256 or self.pcr_sha384 or self.pcr_sha512
+
 
 class ExternalTpm(TpmBackend, kind="external"):
     """A TPM that somebody else started, on a UNIX socket."""
@@ -253,7 +258,7 @@ class ExternalTpm(TpmBackend, kind="external"):
 class Tpm(Device):
     """A trusted platform module."""
 
-    model = attr("@model", Choice("tpm-tis tpm-crb tpm-spapr tpm-spapr-proxy"))
+    model = attr("@model", Choice("tpm-tis tpm-crb tpm-spapr spapr-tpm-proxy"))
     backend = sub("backend", TpmBackend)
 
     def loaded(self, el: Element, view: View) -> None:
@@ -265,10 +270,13 @@ class Tpm(Device):
             self.backend.version = "1.2" if self.model == "tpm-tis" else "2.0"
 
 
+SHMEM_SIZE = 4
+
+
 class Shmem(Device):
     """Memory shared with other guests or a server."""
 
-    name = attr("@name", required=True)
+    name = attr("@name", required=(c.VIR_ERR_XML_ERROR, "shmem element must contain 'name' attribute"))
     role = attr("@role", Choice("peer master"))
     model = attr("model/@type", Choice("ivshmem ivshmem-plain ivshmem-doorbell"))
     size = attr("size", MIB)
@@ -280,13 +288,13 @@ class Shmem(Device):
 
     def loaded(self, el: Element, view: View) -> None:
         """What each model has if nothing is said."""
-        if "/" in (self.name or ""):
-            raise conf_error("shmem name cannot include '/' character")
         if self.model is None:
             self.model = "ivshmem"
-        if self.model != "ivshmem-doorbell" and self.size is None:
-            self.size = 4
-        if self.model == "ivshmem-doorbell":
+        if self.msi and not self.server:
+            raise xml_error("msi option is only supported with a server")
+        if self.model != "ivshmem-doorbell":
+            self.size = self.size or SHMEM_SIZE
+        else:
             self.msi = True
             self.msi_ioeventfd = True if self.msi_ioeventfd is None else self.msi_ioeventfd
 
@@ -325,7 +333,7 @@ class FileMode(Type[str]):
 FILE_MODE = FileMode()
 
 
-class Filesystem(Device, refuse="idmap"):
+class Filesystem(Device):
     """A directory of the host in the guest."""
 
     type = attr("@type", Choice("mount block file template ram bind volume"), default="mount")
@@ -395,13 +403,8 @@ class MemoryDevice(Device):
             raise xml_error("missing <target> element for <memory> device")
         if self.size is None:
             raise VirtError(c.VIR_ERR_XML_ERROR, "missing element or attribute './size'", domain=c.VIR_FROM_XML)
-        if self.model in ("nvdimm", "virtio-pmem") and self.path is None:
-            text = f"path is required for model '{self.model}'"
-            raise detail_error(text)
         if self.model == "virtio-mem":
             self.requested = self.requested or 0
-            if not self.block or self.block & (self.block - 1):
-                raise detail_error("block size must be a power of two")
         else:
             self.requested = None
 
@@ -415,6 +418,10 @@ class Iommu(Device):
     eim = attr("driver/@eim", ON_OFF)
     iotlb = attr("driver/@iotlb", ON_OFF)
     aw_bits = attr("driver/@aw_bits", UINT)
+
+
+class NvramDevice(Device):
+    """A POWER machine's memory of settings."""
 
 
 class Vsock(Device):

@@ -17,10 +17,10 @@ from virtd.conf.domain.base import (
 )
 from virtd.conf.domain.errors import conf_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, part, sub, subs
-from virtd.conf.xml.types import ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice, Type
+from virtd.conf.xml.types import ON_OFF, POSITIVE, UINT, ULONG, WWN, YES_NO, Choice, Type
 from virtd.errors import VirtError
 
-TYPES = Choice("file block dir network volume nvme vhostuser vhostvdpa")
+TYPES = Choice("file block dir network volume nvme vhostuser")
 DEVICES = Choice("disk cdrom floppy lun")
 BUSES = Choice("ide fdc scsi virtio xen usb uml sata sd")
 FORMATS = Choice("raw dir bochs cloop dmg iso vpc vdi fat vhd ploop luks cow qcow qcow2 qed vmdk")
@@ -33,7 +33,7 @@ class DriverFormat(Choice):
         return super().parse("raw" if text == "aio" else text)
 
 
-DRIVER_FORMATS = DriverFormat(FORMATS.names)
+DRIVER_FORMATS = DriverFormat(name for name in FORMATS.names if name != "luks")
 PROTOCOLS = Choice("nbd rbd sheepdog gluster iscsi http https ftp ftps tftp ssh vxhs nfs")
 PORTS = {
     "nbd": 10809,
@@ -48,6 +48,10 @@ PORTS = {
     "ssh": 22,
     "vxhs": 9999,
 }
+AUTHENTICATED = ("iscsi", "http", "https", "ftp", "ftps", "rbd", "ssh")
+"""Those that know who asks."""
+SPLIT_NAMES = ("gluster", "rbd")
+"""Those whose images have a name in two parts; what is not there libvirt calls (null)."""
 MODELS = Choice("virtio virtio-transitional virtio-non-transitional")
 
 
@@ -181,7 +185,7 @@ class Reservations(Model):
     source_mode = attr("source/@mode")
 
 
-class SourceBase(Model, by=".", refuse="fdset"):
+class SourceBase(Model, by="."):
     """Where an image is; the kinds are libvirt's storage types."""
 
     startup_policy = attr("@startupPolicy", Choice("mandatory requisite optional"))
@@ -237,6 +241,12 @@ class NetworkSource(SourceBase, kind="network"):
         super().loaded(el, view)
         if self.name is None and self.protocol != "nbd":
             raise xml_error("missing name for disk source")
+        self.name = self.name or None
+        if self.protocol in SPLIT_NAMES:
+            pool, slash, image = (self.name or "").partition("/")
+            if not (pool and slash):
+                raise xml_error(f"can't split path '{self.name or ''}' into pool name and image name")
+            self.name = f"{pool}/{image or '(null)'}"
         for host in self.hosts:
             check_host(host)
         default = PORTS.get(self.protocol)
@@ -255,6 +265,12 @@ class VolumeSource(SourceBase, kind="volume"):
     mode = attr("@mode", Choice("host direct"))
     found: "SourceBase | None" = None
     """What it is, when it has been looked up; not part of the XML."""
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Both names are needed, or none."""
+        super().loaded(el, view)
+        if (self.pool is None) != (self.volume is None):
+            raise xml_error("'pool' and 'volume' must be specified together for 'pool' type source")
 
 
 class NvmeSource(SourceBase, kind="nvme"):
@@ -279,8 +295,16 @@ class VhostUserSource(SourceBase, kind="vhostuser"):
     mode = attr("@mode")
     reconnect = sub("reconnect", Reconnect)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """It is a UNIX socket, and somewhere."""
+        super().loaded(el, view)
+        if self.type != "unix":
+            raise xml_error("invalid 'type' attribute for vhostuser disk source")
+        if self.path is None:
+            raise xml_error("missing 'path' attribute for vhostuser disk source")
 
-class BackingStore(Model, refuse="mirror"):
+
+class BackingStore(Model):
     """The image below another one. Without a type it is the end of the chain."""
 
     type = attr("@type", TYPES)
@@ -288,6 +312,15 @@ class BackingStore(Model, refuse="mirror"):
     format = attr("format/@type", FORMATS)
     source = sub("source", SourceBase, by="type")
     backing: "BackingStore | None"
+
+    def loaded(self, el: Element, view: View) -> None:
+        """An image has a format and is somewhere."""
+        if self.type is None:
+            return
+        if self.format is None:
+            raise xml_error("missing disk backing store format")
+        if self.source is None:
+            raise xml_error("missing disk backing store source")
 
     @property
     def end(self) -> bool:
@@ -302,26 +335,31 @@ BackingStore.declare("backing", sub("backingStore", BackingStore, keep=True))
 class IoTune(Model):
     """Limits of throughput and operations; bytes and seconds."""
 
-    total_bytes = attr("total_bytes_sec", ULONG)
-    read_bytes = attr("read_bytes_sec", ULONG)
-    write_bytes = attr("write_bytes_sec", ULONG)
-    total_iops = attr("total_iops_sec", ULONG)
-    read_iops = attr("read_iops_sec", ULONG)
-    write_iops = attr("write_iops_sec", ULONG)
-    total_bytes_max = attr("total_bytes_sec_max", ULONG)
-    read_bytes_max = attr("read_bytes_sec_max", ULONG)
-    write_bytes_max = attr("write_bytes_sec_max", ULONG)
-    total_iops_max = attr("total_iops_sec_max", ULONG)
-    read_iops_max = attr("read_iops_sec_max", ULONG)
-    write_iops_max = attr("write_iops_sec_max", ULONG)
-    size_iops = attr("size_iops_sec", ULONG)
+    total_bytes = attr("total_bytes_sec", ULONG, omit=0)
+    read_bytes = attr("read_bytes_sec", ULONG, omit=0)
+    write_bytes = attr("write_bytes_sec", ULONG, omit=0)
+    total_iops = attr("total_iops_sec", ULONG, omit=0)
+    read_iops = attr("read_iops_sec", ULONG, omit=0)
+    write_iops = attr("write_iops_sec", ULONG, omit=0)
+    total_bytes_max = attr("total_bytes_sec_max", ULONG, omit=0)
+    read_bytes_max = attr("read_bytes_sec_max", ULONG, omit=0)
+    write_bytes_max = attr("write_bytes_sec_max", ULONG, omit=0)
+    total_iops_max = attr("total_iops_sec_max", ULONG, omit=0)
+    read_iops_max = attr("read_iops_sec_max", ULONG, omit=0)
+    write_iops_max = attr("write_iops_sec_max", ULONG, omit=0)
+    size_iops = attr("size_iops_sec", ULONG, omit=0)
     group = attr("group_name")
-    total_bytes_max_length = attr("total_bytes_sec_max_length", ULONG)
-    read_bytes_max_length = attr("read_bytes_sec_max_length", ULONG)
-    write_bytes_max_length = attr("write_bytes_sec_max_length", ULONG)
-    total_iops_max_length = attr("total_iops_sec_max_length", ULONG)
-    read_iops_max_length = attr("read_iops_sec_max_length", ULONG)
-    write_iops_max_length = attr("write_iops_sec_max_length", ULONG)
+    total_bytes_max_length = attr("total_bytes_sec_max_length", ULONG, omit=0)
+    read_bytes_max_length = attr("read_bytes_sec_max_length", ULONG, omit=0)
+    write_bytes_max_length = attr("write_bytes_sec_max_length", ULONG, omit=0)
+    total_iops_max_length = attr("total_iops_sec_max_length", ULONG, omit=0)
+    read_iops_max_length = attr("read_iops_sec_max_length", ULONG, omit=0)
+    write_iops_max_length = attr("write_iops_sec_max_length", ULONG, omit=0)
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything is limited."""
+        return any(isinstance(getattr(self, name), int) and getattr(self, name) for name in self.fields)
 
 
 class MetadataCache(Model):
@@ -352,6 +390,10 @@ class DiskDriver(Model):
     metadata_cache = sub("metadata_cache", MetadataCache)
 
 
+def _geometry(disk: "Disk", view: View) -> bool:
+    return bool(disk.cylinders and disk.heads and disk.sectors)
+
+
 class Disk(Device):
     """A disk, CD-ROM, floppy or SCSI logical unit."""
 
@@ -366,10 +408,10 @@ class Disk(Device):
     source = sub("source", SourceBase, by="type")
     backing = sub("backingStore", BackingStore, keep=True)
     backenddomain = attr("backenddomain/@name")
-    cylinders = attr("geometry/@cyls", UINT)
-    heads = attr("geometry/@heads", UINT)
-    sectors = attr("geometry/@secs", UINT)
-    translation = attr("geometry/@trans", Choice("none auto lba"))
+    cylinders = attr("geometry/@cyls", UINT, when=_geometry)
+    heads = attr("geometry/@heads", UINT, when=_geometry)
+    sectors = attr("geometry/@secs", UINT, when=_geometry)
+    translation = attr("geometry/@trans", Choice("none auto lba"), when=_geometry)
     logical_block_size = attr("blockio/@logical_block_size", UINT, omit=0)
     physical_block_size = attr("blockio/@physical_block_size", UINT, omit=0)
     discard_granularity = attr("blockio/@discard_granularity", UINT, omit=0)
@@ -384,17 +426,20 @@ class Disk(Device):
     transient = flag("transient")
     transient_share = attr("transient/@shareBacking", YES_NO)
     serial = attr("serial")
-    wwn = attr("wwn")
+    wwn = attr("wwn", WWN)
     vendor = attr("vendor")
     product = attr("product")
     encryption = sub("encryption", Encryption)
 
     def loaded(self, el: Element, view: View) -> None:
-        """A disk must have a target, and is encrypted in one place. A drive may be empty."""
+        """A disk is encrypted in one place."""
         if self.encryption is not None and self.source is not None and self.source.encryption is not None:
             raise conf_error("an <encryption> definition already found for disk source")
-        if self.target is None:
-            raise VirtError(c.VIR_ERR_NO_TARGET, self.source_name, domain=c.VIR_FROM_DOMAIN)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no medium."""
+        return self.source_name is None if self.type in ("file", "block", "dir") else self.source is None
 
     @property
     def source_name(self) -> str | None:

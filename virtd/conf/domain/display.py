@@ -4,9 +4,10 @@ The kinds of Graphics, Listen and Audio are libvirt's types of these.
 """
 
 from virtd import constants as c
-from virtd.conf.domain.base import Device, Info, VirtioOptions
+from virtd.conf.domain.base import Device, VirtioOptions
 from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
 from virtd.conf.xml.types import INT, ON_OFF, POSITIVE, UINT, YES_NO, Choice
+from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
@@ -182,6 +183,11 @@ class Acceleration(Model):
     accel3d = attr("@accel3d", YES_NO)
     rendernode = attr("@rendernode")
 
+    def loaded(self, el: Element, view: View) -> None:
+        """It says something."""
+        if self.accel2d is None and self.accel3d is None and self.rendernode is None:
+            raise VirtError(UNSUPPORTED, "missing values for acceleration", domain=c.VIR_FROM_DOMAIN)
+
 
 class VideoDriver(Model):
     """How the card works inside."""
@@ -207,8 +213,13 @@ class Video(Device):
     heads = attr("model/@heads", UINT, omit=0, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse video heads '%s'"))
     primary = attr("model/@primary", YES_NO, omit=False)
     acceleration = sub("model/acceleration", Acceleration)
-    width = attr("model/resolution/@x", POSITIVE)
-    height = attr("model/resolution/@y", POSITIVE)
+    width = attr("model/resolution/@x", UINT)
+    height = attr("model/resolution/@y", UINT)
+
+    @property
+    def backend(self) -> str | None:
+        """Who draws, if it is said."""
+        return self.driver.name if self.driver is not None else None
 
 
 class Codec(Model):
@@ -225,11 +236,9 @@ class Sound(Device):
     audio_id = attr("audio/@id", POSITIVE)
 
     def loaded(self, el: Element, view: View) -> None:
-        """Only HDA controllers have codecs; the speaker is part of the machine."""
+        """Only HDA controllers have codecs."""
         if self.model not in ("ich6", "ich9"):
             self.codecs = []
-        if self.model == "pcspk":
-            self.info = Info()
 
 
 class AudioStream(Model):
@@ -290,6 +299,10 @@ class InputDriver(Model):
 INPUT_BUSES = {"mouse": "ps2", "keyboard": "ps2", "tablet": "usb", "passthrough": "virtio", "evdev": "none"}
 
 
+# Where the events of those come from that have them from the host.
+INPUT_SOURCES = {"passthrough": "evdev", "evdev": "dev"}
+
+
 class Input(Device):
     """A mouse, keyboard, tablet, or events handed through from the host."""
 
@@ -318,3 +331,8 @@ class Input(Device):
         """Each type has a bus it is usually on."""
         if self.bus in (None, "default"):
             self.bus = INPUT_BUSES[self.type or ""]
+        wanted = INPUT_SOURCES.get(self.type or "")
+        if wanted is None:
+            self.source = None
+        elif self.source is not None and getattr(self.source, wanted) is None:
+            raise VirtError(c.VIR_ERR_XML_ERROR, "Missing evdev path for input device", domain=c.VIR_FROM_DOMAIN)

@@ -13,6 +13,7 @@ from virtd.conf.domain.devices import (
     Iommu,
     Lease,
     MemoryDevice,
+    NvramDevice,
     Panic,
     RedirDevice,
     RedirFilter,
@@ -32,7 +33,7 @@ from virtd.conf.domain.interface import Interface
 from virtd.conf.domain.memory import BlkioTune, CpuTune, IothreadDef, MemoryBacking, MemoryTune, NumaTune
 from virtd.conf.domain.os import IdRange, Os, PerfEvent, Pm, Resource, Seclabel, Sysinfo
 from virtd.conf.xml.model import NAMESPACES, Element, Model, View, attr, part, raw, sub, subs
-from virtd.conf.xml.types import CPUSET, INT, KIB, ON_OFF, TEXT, UINT, UUID, Choice
+from virtd.conf.xml.types import CPUSET, INT, KIB, ON_OFF, TEXT, UINT, UUID, YES_NO, Choice, Integer
 from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
@@ -44,11 +45,43 @@ ACTIONS = Choice("destroy restart rename-restart preserve")
 CRASH_ACTIONS = Choice("destroy restart rename-restart preserve coredump-destroy coredump-restart")
 
 
+UINT_HEX = Integer(0, (1 << 32) - 1, base=16, template="0x%04x")
+
+
 class KeyWrap(Model):
     """Whether an IBM machine wraps a kind of keys for the guest."""
 
     name = attr("@name", Choice("aes dea"), required=True)
     state = attr("@state", ON_OFF, required=True)
+
+
+class LaunchSecurity(Model, by="@type"):
+    """How the guest is kept from the host's eyes."""
+
+
+POLICY = (c.VIR_ERR_XML_ERROR, "failed to get launch security policy")
+
+
+class Sev(LaunchSecurity, kind="sev"):
+    """AMD's encrypted memory."""
+
+    kernel_hashes = attr("@kernelHashes", YES_NO)
+    cbitpos = attr("cbitpos", UINT, bad=(c.VIR_ERR_XML_ERROR, "Invalid format for launch security cbitpos"))
+    reduced_bits = attr(
+        "reducedPhysBits", UINT, bad=(c.VIR_ERR_XML_ERROR, "Invalid format for launch security reduced-phys-bits")
+    )
+    policy = attr("policy", UINT_HEX, bad=POLICY)
+    dh_cert = attr("dhCert")
+    session = attr("session")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """What is allowed must be said."""
+        if self.policy is None:
+            raise VirtError(*POLICY, domain=c.VIR_FROM_DOMAIN)
+
+
+class S390Pv(LaunchSecurity, kind="s390-pv"):
+    """IBM's protected guests."""
 
 
 class QemuArg(Model):
@@ -85,10 +118,7 @@ class QemuOverride(Model):
     properties = subs("qemu:frontend/qemu:property", QemuProperty)
 
 
-class Domain(
-    Model,
-    refuse="launchSecurity devices/crypto devices/nvram",
-):
+class Domain(Model):
     """A guest."""
 
     type = attr("@type", VIRT_TYPES, bad=(UNSUPPORTED, "invalid domain type %s"))
@@ -128,6 +158,8 @@ class Domain(
     numatune = sub("numatune", NumaTune)
     resource = sub("resource", Resource, only=(c.VIR_ERR_XML_ERROR, "only one resource element is supported"))
     sysinfo = subs("sysinfo", Sysinfo)
+    bootloader = attr("bootloader")
+    bootloader_args = attr("bootloader_args")
     os = part("os", Os)
     uidmap = subs("idmap/uid", IdRange)
     gidmap = subs("idmap/gid", IdRange)
@@ -170,6 +202,7 @@ class Domain(
     watchdogs = subs("devices/watchdog", Watchdog)
     memballoon = sub("devices/memballoon", Balloon, only=(INTERNAL, "only a single memory balloon device is supported"))
     rngs = subs("devices/rng", Rng)
+    nvram = sub("devices/nvram", NvramDevice, only=(INTERNAL, "only a single nvram device is supported"))
     shmems = subs("devices/shmem", Shmem)
     panics = subs("devices/panic", Panic)
     memory_devices = subs("devices/memory", MemoryDevice)
@@ -177,6 +210,7 @@ class Domain(
     vsock = sub("devices/vsock", Vsock, only=(c.VIR_ERR_XML_ERROR, "only a single vsock device is supported"))
     seclabels = subs("seclabel", Seclabel)
     keywraps = subs("keywrap/cipher", KeyWrap)
+    launch_security = sub("launchSecurity", LaunchSecurity)
     qemu_args = subs("qemu:commandline/qemu:arg", QemuArg)
     qemu_env = subs("qemu:commandline/qemu:env", QemuEnv)
     qemu_add = subs("qemu:capabilities/qemu:add", QemuCapability)
@@ -188,7 +222,5 @@ class Domain(
         """An empty <genid> asks for one to be made."""
         if self.genid is None and el.find("genid") is not None:
             self.genid = str(uuid4())
-        if el.find("bootloader") is not None:
-            raise VirtError(UNSUPPORTED, "bootloader is not supported by QEMU", domain=c.VIR_FROM_QEMU)
         if self.vcpu is None and el.find("vcpu") is not None:
             raise xml_error("maximum vcpus count must be an integer")

@@ -4,9 +4,8 @@ import re
 
 from virtd import constants as c
 from virtd.conf.domain.errors import conf_error, internal_error, xml_error
-from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs, unsupported
-from virtd.conf.xml.types import LONG, ON_OFF, UINT, UINT0, ULONG, YES_NO, Choice, Size
-from virtd.errors import VirtError
+from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs
+from virtd.conf.xml.types import KIB, LONG, ON_OFF, UINT, UINT0, ULONG, YES_NO, Choice, PrettySize
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
@@ -68,6 +67,19 @@ class Hyperv(Model):
                 raise xml_error(f"HyperV vendor_id value must not be more than {MAX_VENDOR} characters.")
             if "," in self.vendor_id:
                 raise xml_error("HyperV vendor_id value is invalid")
+        else:
+            self.vendor_id = None
+        if not self.spinlocks:
+            self.spinlock_retries = None
+        found = el.find("stimer")
+        if found is None or not self.stimer:
+            self.stimer_direct = None
+            return
+        for child in found.iterchildren("*"):
+            if child.tag != "direct":
+                raise conf_error(f"unsupported Hyper-V stimer feature: {child.tag}")
+        need_states(found)
+        self.stimer_direct = self.stimer_direct or None
 
 
 class Kvm(Model):
@@ -84,6 +96,60 @@ class Kvm(Model):
         """Refuse what libvirt does not know."""
         refuse_unknown(self, el, "unsupported KVM feature: %s")
         need_states(el)
+        if not self.dirty_ring:
+            self.dirty_ring_size = None
+            return
+        size = self.dirty_ring_size
+        if size is None:
+            found = el.find("dirty-ring")
+            assert found is not None
+            raise missing_attribute("size", found)
+        if size & (size - 1) or not MIN_RING <= size <= MAX_RING:
+            raise xml_error(f"dirty ring must be power of 2 and ranges [{MIN_RING}, {MAX_RING}]")
+
+
+MIN_RING, MAX_RING = 1024, 65536
+CAPABILITIES = (
+    *("audit_control", "audit_write", "block_suspend", "chown", "dac_override", "dac_read_search", "fowner", "fsetid"),
+    *("ipc_lock", "ipc_owner", "kill", "lease", "linux_immutable", "mac_admin", "mac_override", "mknod", "net_admin"),
+    *("net_bind_service", "net_broadcast", "net_raw", "setgid", "setfcap", "setpcap", "setuid", "sys_admin"),
+    *("sys_boot", "sys_chroot", "sys_module", "sys_nice", "sys_pacct", "sys_ptrace", "sys_rawio", "sys_resource"),
+    *("sys_time", "sys_tty_config", "syslog", "wake_alarm"),
+)
+
+
+class Capabilities(Model):
+    """What the processes of a container may do. A virtual machine may carry the words; they mean nothing to it."""
+
+    policy = attr("@policy", Choice("default allow deny"))
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Each capability that is named is allowed, unless it says otherwise."""
+        refuse_unknown(self, el, "unexpected capability feature '%s'")
+        for name in CAPABILITIES:
+            if getattr(self, name) is None and el.find(name) is not None:
+                setattr(self, name, True)
+        if any(getattr(self, name) is not None for name in CAPABILITIES):
+            self.policy = self.policy or "default"
+        elif self.policy == "default":
+            self.policy = None
+
+
+for _name in CAPABILITIES:
+    Capabilities.declare(_name, attr(f"{_name}/@state", ON_OFF))
+
+
+class Xen(Model):
+    """What Xen gives its guests; others may carry the words."""
+
+    e820_host = attr("e820_host/@state", ON_OFF)
+    passthrough = attr("passthrough/@state", ON_OFF)
+    passthrough_mode = attr("passthrough/@mode", Choice("sync_pt share_pt"), when=lambda xen, view: xen.passthrough)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Refuse what libvirt does not know."""
+        refuse_unknown(self, el, "unsupported Xen feature: %s")
+        need_states(el)
 
 
 class Hap(Model):
@@ -92,45 +158,50 @@ class Hap(Model):
     state = attr("@state", ON_OFF)
 
 
-class Features(
-    Model,
-):
+MITIGATIONS = Choice("broken workaround fixed")
+
+
+class Features(Model):
     """What the machine has, or has not."""
 
     acpi = flag("acpi")
     apic = flag("apic")
     apic_eoi = attr("apic/@eoi", ON_OFF)
     pae = flag("pae")
+    hap = sub("hap", Hap, keep=True)
     viridian = flag("viridian")
     privnet = flag("privnet")
-    hap = sub("hap", Hap, keep=True)
     hyperv = sub("hyperv", Hyperv)
     kvm = sub("kvm", Kvm, keep=True)
     pvspinlock = attr("pvspinlock/@state", ON_OFF)
+    capabilities = sub("capabilities", Capabilities)
     pmu = attr("pmu/@state", ON_OFF)
     vmport = attr("vmport/@state", ON_OFF)
+    gic = flag("gic")
+    gic_version = attr("gic/@version", Choice("2 3 host"))
     smm = attr("smm/@state", ON_OFF)
-    smm_tseg = attr("smm/tseg", Size("bytes", "MiB"))
+    smm_tseg = attr("smm/tseg", PrettySize("bytes", "MiB"), when=lambda features, view: features.smm)
     ioapic = attr("ioapic/@driver", Choice("qemu kvm"))
+    hpt_resizing = attr("hpt/@resizing", Choice("enabled disabled required"))
+    hpt_page_size = attr("hpt/maxpagesize", KIB, bad=(UNSUPPORTED, "Unable to parse HPT maxpagesize setting"))
     vmcoreinfo = attr("vmcoreinfo/@state", ON_OFF)
+    htm = attr("htm/@state", ON_OFF)
+    nested_hv = attr("nested-hv/@state", ON_OFF)
     msrs = attr("msrs/@unknown", Choice("ignore fault"))
-    xen_e820_host = attr("xen/e820_host/@state", ON_OFF)
-    xen_passthrough = attr("xen/passthrough/@state", ON_OFF)
-    xen_passthrough_mode = attr("xen/passthrough/@mode", Choice("sync_pt share_pt"))
-    tcg_tb_cache = attr("tcg/tb-cache", Size("KiB", "KiB"))
+    ccf_assist = attr("ccf-assist/@state", ON_OFF)
+    xen = sub("xen", Xen, keep=True)
+    cfpc = attr("cfpc/@value", MITIGATIONS)
+    sbbc = attr("sbbc/@value", MITIGATIONS)
+    ibs = attr("ibs/@value", Choice("broken workaround fixed-ibs fixed-ccd fixed-na"))
+    tcg_tb_cache = attr("tcg/tb-cache", KIB)
 
     def loaded(self, el: Element, view: View) -> None:
         """A feature that is named is on; a name that libvirt does not know is refused."""
-        for child in el.iterchildren("*"):
-            if child.tag == "capabilities" and (len(child) or child.get("policy", "default") != "default"):
-                raise unsupported("capabilities")
-            if child.tag in OTHER_MACHINES:
-                text = f"The '{child.tag}' feature is not supported for this architecture or machine type"
-                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
         refuse_unknown(self, el, "unexpected feature '%s'")
-        msrs = el.find("msrs")
-        if msrs is not None and self.msrs is None:
-            raise missing_attribute("unknown", msrs)
+        for tag, attribute in MUST_SAY:
+            found = el.find(tag)
+            if found is not None and found.get(attribute) is None:
+                raise missing_attribute(attribute, found)
         for name in STATES:
             if getattr(self, name) is None and el.find(name) is not None:
                 setattr(self, name, True)
@@ -138,10 +209,9 @@ class Features(
             self.hap.state = True
 
 
-OTHER_MACHINES = ("gic", "hpt", "htm", "nested-hv", "ccf-assist", "cfpc", "sbbc", "ibs")
-
-# Those that are on if nothing else is said.
+# Those that are on if nothing else is said, and those that must say what they are.
 STATES = ("pvspinlock", "pmu", "vmport", "smm", "vmcoreinfo")
+MUST_SAY = (("msrs", "unknown"), ("htm", "state"), ("nested-hv", "state"), ("ccf-assist", "state"))
 
 
 class Catchup(Model):
@@ -213,7 +283,7 @@ def refuse_unknown(model: Model, el: Element, text: str) -> None:
     Raises:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED with `text`, %s being the child's name.
     """
-    known = {*model.plan().by_tag, "capabilities"}
+    known = model.plan().by_tag
     for child in el.iterchildren("*"):
         if child.tag not in known:
-            raise conf_error(text.replace("%s", child.tag))
+            raise conf_error(text.replace("%s", str(child.tag)))

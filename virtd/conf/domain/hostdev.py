@@ -8,14 +8,24 @@ from virtd.conf.domain.disk import Auth, Host
 from virtd.conf.domain.errors import conf_error, internal_error, xml_error
 from virtd.conf.domain.interface import Teaming
 from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs
-from virtd.conf.xml.types import ON_OFF, UINT, YES_NO, Choice, Integer
+from virtd.conf.xml.types import ON_OFF, UINT0, UUID, YES_NO, Choice, Integer, Switch
 from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
 
-WWPN = re.compile(r"naa\.5[0-9a-fA-F]{15}")
+WWPN = re.compile(r"naa\.[0-9a-fA-F]{16}")
 VENDOR = Integer(0, 0xFFFFFFFF, base=0, template="0x%04x", zero=False)
+
+
+class YesOrNot(Switch):
+    """A truth value of which only the yes is asked for."""
+
+    def parse(self, text: str) -> bool:
+        return text == "yes"
+
+
+YES_OR_NOT = YesOrNot("yes", "no")
 
 
 class HostdevSource(Model, by="."):
@@ -29,11 +39,15 @@ class UsbSource(HostdevSource, kind="usb"):
     guest_reset = attr("@guestReset", Choice("off uninitialized on"))
     vendor = attr("vendor/@id", VENDOR)
     product = attr("product/@id", HEX16)
-    bus = attr("address/@bus", UINT)
-    device = attr("address/@device", UINT)
+    bus = attr("address/@bus", UINT0)
+    device = attr("address/@device", UINT0)
 
     def loaded(self, el: Element, view: View) -> None:
         """Both halves are needed."""
+        for name in ("vendor", "product"):
+            found = el.find(name)
+            if found is not None and found.get("id") is None:
+                raise missing_attribute("id", found)
         address = el.find("address")
         if address is not None:
             for name, value in (("bus", self.bus), ("device", self.device)):
@@ -56,10 +70,9 @@ class PciSource(HostdevSource, kind="pci"):
 
     def loaded(self, el: Element, view: View) -> None:
         """The bounds of an address."""
-        for name, value, limit in (("bus", self.bus, 0xFF), ("slot", self.slot, 0x1F), ("function", self.function, 7)):
+        for name, value, limit in (("bus", self.bus, 0xFF), ("slot", self.slot, 0x1F)):
             if value > limit:
-                bound = f"0x{limit:X}" if limit > 7 else str(limit)
-                text = f"Invalid PCI address {name}='0x{value:x}', must be <= {bound}"
+                text = f"Invalid PCI address {name}='0x{value:x}', must be <= 0x{limit:X}"
                 raise VirtError(c.VIR_ERR_XML_ERROR, text)
 
 
@@ -71,9 +84,9 @@ class ScsiSource(HostdevSource, kind="scsi"):
     )
     name = attr("@name")
     adapter = attr("adapter/@name")
-    bus = attr("address/@bus", UINT)
-    target = attr("address/@target", UINT)
-    unit = attr("address/@unit", UINT)
+    bus = attr("address/@bus", UINT0)
+    target = attr("address/@target", UINT0)
+    unit = attr("address/@unit", UINT0)
     hosts = subs("host", Host)
     auth = sub("auth", Auth)
     initiator = attr("initiator/iqn/@name")
@@ -81,12 +94,16 @@ class ScsiSource(HostdevSource, kind="scsi"):
     def loaded(self, el: Element, view: View) -> None:
         """An iSCSI target has units, a host's adapter a name."""
         if self.protocol != "iscsi":
-            if self.adapter is None:
-                raise xml_error("'adapter' name must be specified for scsi hostdev source")
             if el.find("address") is None:
                 raise xml_error("'address' must be specified for scsi hostdev source")
+            if self.adapter is None:
+                raise xml_error("'adapter' name must be specified for scsi hostdev source")
         elif self.name is None:
             raise xml_error("missing iSCSI hostdev source path name")
+        elif not self.hosts:
+            raise xml_error("missing the host address for the iSCSI hostdev")
+        elif len(self.hosts) > 1:
+            raise xml_error("only one source host address may be specified for the iSCSI hostdev")
         if self.protocol == "iscsi" and self.name is not None and "/" not in self.name:
             self.name += "/0"
 
@@ -116,6 +133,13 @@ class MdevSource(HostdevSource, kind="mdev"):
         """It has a name."""
         if self.uuid is None:
             raise conf_error("Missing 'uuid' attribute for element <address>")
+        try:
+            UUID.parse(self.uuid)
+        except ValueError:
+            raise internal_error("Cannot parse uuid attribute of element <address>") from None
+
+
+CAPABILITY_TYPES = ("storage", "misc", "net")
 
 
 def check_source(hostdev: "Hostdev") -> None:
@@ -126,6 +150,10 @@ def check_source(hostdev: "Hostdev") -> None:
     """
     if hostdev.type is None:
         raise xml_error("missing source address type")
+    if (hostdev.type in CAPABILITY_TYPES) != (hostdev.mode == "capabilities"):
+        raise conf_error(f"unknown host device source address type '{hostdev.type}'")
+    if hostdev.mode == "capabilities":
+        return
     if hostdev.source is None:
         raise xml_error("Missing <source> element in hostdev device")
 
@@ -141,28 +169,41 @@ class Hostdev(Device):
         Choice("usb pci scsi scsi_host mdev storage misc net"),
         bad=(UNSUPPORTED, "unknown host device source address type '%s'"),
     )
-    managed = attr("@managed", YES_NO)
+    managed = attr("@managed", YES_OR_NOT)
     sgio = attr("@sgio", Choice("filtered unfiltered"))
     rawio = attr("@rawio", YES_NO)
     model = attr("@model", Choice("vfio-pci vfio-ccw vfio-ap virtio virtio-transitional virtio-non-transitional"))
     display = attr("@display", ON_OFF)
     ramfb = attr("@ramfb", ON_OFF)
     backend = attr("driver/@name", Choice("kvm vfio xen"))
-    source = sub("source", HostdevSource, by="type")
+    source = sub("source", HostdevSource, by="source_kind")
     readonly = flag("readonly")
     shareable = flag("shareable")
     teaming = sub("teaming", Teaming)
 
+    @property
+    def source_kind(self) -> str | None:
+        """The type, if what is said of the source is to be read."""
+        senseless = self.mode != "subsystem" or (self.type == "mdev" and self.model is None)
+        return None if senseless else self.type
+
     def loaded(self, el: Element, view: View) -> None:
         """What is not said is off. The device must be named."""
-        if self.mode == "subsystem":
-            check_source(self)
+        if self.type == "mdev" and self.model is None and self.mode == "subsystem" and el.find("source") is not None:
+            raise missing_attribute("model", el)
+        check_source(self)
+        if self.model is not None and self.type not in ("mdev", "scsi_host"):
+            raise xml_error(f"'model' attribute in <hostdev> is only supported when type='{self.type}'")
+        for name in ("sgio", "rawio"):
+            if getattr(self, name) is not None and self.type != "scsi":
+                raise xml_error(f"{name} is only supported for scsi host device")
+        if self.type != "mdev":
+            self.display = self.ramfb = None
+        if self.teaming is not None and self.teaming.type is None and self.teaming.persistent is None:
+            self.teaming = None
         if self.mode == "subsystem":
             self.managed = bool(self.managed)
-        if self.type == "mdev" and self.model is None:
-            raise missing_attribute("model", el)
         if self.type == "mdev" and self.display is None:
             self.display = False
         if self.type != "scsi":
             self.readonly = self.shareable = False
-            self.sgio = self.rawio = None

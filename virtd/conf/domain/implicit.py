@@ -131,11 +131,8 @@ def add_machine_devices(domain: Domain, emulator: Emulator) -> None:
     """Add what the machine has by itself or what libvirt gives to every guest."""
     machine = domain.os.machine or ""
     q35, i440fx = is_q35(machine), is_i440fx(machine)
-    if find_controller(domain, "usb", 0) is None:
-        if i440fx:
-            maybe_add(domain, "usb", 0)
-        elif q35:
-            maybe_add(domain, "usb", 0, next((m for m, d in _XHCI if emulator.has(d)), None))
+    if find_controller(domain, "usb", 0) is None and machine != "isapc":
+        maybe_add(domain, "usb", 0, next((m for m, d in _XHCI if emulator.has(d)), None) if q35 else None)
     if q35:
         maybe_add(domain, "sata", 0)
     if q35 or i440fx:

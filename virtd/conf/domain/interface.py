@@ -3,17 +3,21 @@
 The kinds of InterfaceSource are libvirt's interface types.
 """
 
+import re
 from uuid import uuid4
 
 from virtd import constants as c
-from virtd.conf.domain.base import Address, Device, Reconnect, VirtioOptions
+from virtd.conf.domain.base import Address, Device, PciAddress, Reconnect, VirtioOptions
 from virtd.conf.domain.errors import conf_error, xml_error
-from virtd.conf.netdev import Bandwidth
+from virtd.conf.netdev import Bandwidth, VirtualPort, Vlan
+from virtd.conf.network import sockaddr
+from virtd.conf.network.ip import Route as NetworkRoute
 from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
-from virtd.conf.xml.types import MAC, ON_OFF, POSITIVE, UINT, ULONG, YES_NO, Choice
+from virtd.conf.xml.types import LONG, MAC, ON_OFF, POSITIVE, UINT, ULONG, UUID, YES_NO, Choice
 from virtd.errors import VirtError
 
 TYPES = Choice("user ethernet vhostuser server client mcast network bridge internal direct hostdev udp vdpa null vds")
+MODEL_NAME = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
 
@@ -33,28 +37,43 @@ NEED_SOURCE = (
 )
 
 
+PREFIXES = {4: 32, 6: 128}
+
+
 class Ip(Model):
     """An address, of the guest's or the host's end."""
 
-    address = attr("@address", required=True)
-    family = attr("@family", Choice("ipv4 ipv6"))
-    prefix = attr("@prefix", UINT)
+    address = attr("@address", required=(c.VIR_ERR_XML_ERROR, "Missing required address in <ip>"))
+    family = attr("@family")
+    prefix = attr("@prefix", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "Invalid prefix value '%s' in <ip>"))
     peer = attr("@peer")
 
     def loaded(self, el: Element, view: View) -> None:
         """The family is that of the address."""
-        self.family = "ipv6" if ":" in (self.address or "") else "ipv4"
+        version = {"ipv4": 4, "ipv6": 6}.get(self.family or "")
+        for name in ("address", "peer"):
+            text = getattr(self, name)
+            found = sockaddr.parse(text) if text is not None else None
+            if text is not None and (found is None or version not in (None, found.version)):
+                raise xml_error(f"Invalid {name} '{text}' in <ip>")
+            if found is not None:
+                setattr(self, name, str(found))
+                version = found.version
+        self.family = f"ipv{version}"
+        if (self.prefix or 0) > PREFIXES[version or 4]:
+            raise xml_error(f"Invalid prefix value '{self.prefix}' in <ip>")
 
 
-class Route(Model):
-    """A route."""
+class Route(NetworkRoute):
+    """A route in the guest or on the host's end."""
 
-    family = attr("@family")
-    address = attr("@address")
-    netmask = attr("@netmask")
-    prefix = attr("@prefix", UINT)
-    gateway = attr("@gateway")
-    metric = attr("@metric", UINT)
+    def loaded(self, el: Element, view: View) -> None:
+        """The same as a network's, but for whose it is."""
+        try:
+            super().loaded(el, view)
+        except VirtError as error:
+            text = (error.str2 or "").replace("{network}", "guest interface")
+            raise VirtError(error.code, text, domain=c.VIR_FROM_NETWORK) from None
 
 
 class Local(Model):
@@ -69,68 +88,23 @@ PORT_NEEDS = {
     "802.1Qbh": ("profileid",),
     "midonet": ("interfaceid",),
 }
+PORT_MADE = {"802.1Qbg": "instanceid", "openvswitch": "interfaceid"}
 
 
-class VirtualPort(Model):
-    """What a switch needs to know of the port (802.1Qbg, 802.1Qbh, Open vSwitch, midonet)."""
+def complete_port(port: VirtualPort) -> None:
+    """What each kind of switch must know of a guest's port; ids that only tell it apart are made.
 
-    type = attr(
-        "@type",
-        Choice("none 802.1Qbg 802.1Qbh openvswitch midonet"),
-        omit="none",
-        bad=(UNSUPPORTED, "unknown virtualport type %s"),
-    )
-    managerid = attr("parameters/@managerid", UINT)
-    typeid = attr("parameters/@typeid", UINT)
-    typeidversion = attr("parameters/@typeidversion", UINT)
-    instanceid = attr("parameters/@instanceid")
-    interfaceid = attr("parameters/@interfaceid")
-    profileid = attr("parameters/@profileid")
-
-    def loaded(self, el: Element, view: View) -> None:
-        """What each kind of switch must know; ids that identify the port are made."""
-        for name in PORT_NEEDS.get(self.type or "", ()):
-            if getattr(self, name) is None:
-                text = f"missing {name} in <virtualport type='{self.type}'>"
-                raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DEVICE)
-        if self.type == "802.1Qbg" and self.instanceid is None:
-            self.instanceid = str(uuid4())
-        if self.type == "openvswitch" and self.interfaceid is None:
-            self.interfaceid = str(uuid4())
-
-
-class VlanTag(Model):
-    """One VLAN of a port."""
-
-    id = attr("@id", UINT, required=True)
-    native_mode = attr("@nativeMode", Choice("tagged untagged"))
-
-
-MAX_VLAN = 4095
-
-
-class Vlan(Model):
-    """The VLANs of a port."""
-
-    trunk = attr("@trunk", YES_NO)
-    tags = subs("tag", VlanTag)
-
-    def loaded(self, el: Element, view: View) -> None:
-        """Several VLANs make a trunk."""
-        text = None
-        if not self.tags:
-            text = "missing tag id - each <vlan> must have at least one <tag id='n'/> subelement"
-        elif any((tag.id or 0) > MAX_VLAN for tag in self.tags):
-            wrong = next(tag.id for tag in self.tags if (tag.id or 0) > MAX_VLAN)
-            text = f"vlan tag id {wrong} too large (maximum {MAX_VLAN})"
-        elif len(self.tags) > 1 and self.trunk is False:
-            text = "invalid \"trunk='no'\" in <vlan> - trunk='yes' is required for more than one vlan tag"
-        elif sum(tag.native_mode is not None for tag in self.tags) > 1:
-            text = "duplicate native vlan setting"
-        if text is not None:
-            raise VirtError(c.VIR_ERR_XML_ERROR, text)
-        if len(self.tags) > 1 or any(tag.native_mode is not None for tag in self.tags):
-            self.trunk = True
+    Raises:
+        VirtError: VIR_ERR_XML_ERROR.
+    """
+    kind = port.type or ""
+    for name in PORT_NEEDS.get(kind, ()):
+        if getattr(port, name) is None:
+            text = f"missing {name} in <virtualport type='{kind}'>"
+            raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DEVICE)
+    made = PORT_MADE.get(kind)
+    if made is not None and getattr(port, made) is None:
+        setattr(port, made, str(uuid4()))
 
 
 class Offloads(Model):
@@ -179,7 +153,7 @@ class FilterRef(Model):
 class Teaming(Model):
     """Two cards that back up each other."""
 
-    type = attr("@type", Choice("persistent transient"))
+    type = attr("@type", Choice("persistent transient"), bad=(UNSUPPORTED, "unknown teaming type '%s'"))
     persistent = attr("@persistent")
 
 
@@ -267,16 +241,34 @@ class VdpaSource(InterfaceSource, kind="vdpa"):
     dev = attr("source/@dev", required=True)
 
 
+class VdsSource(InterfaceSource, kind="vds"):
+    """A port of a switch of VMware's."""
+
+    switch = attr("source/@switchid", UUID, required=True)
+    port = attr("source/@portid", LONG, default=0)
+    group = attr("source/@portgroupid")
+    connection = attr("source/@connectionid", LONG, default=0)
+
+
+class SourceAddress(Address, by="@type", missing=(c.VIR_ERR_XML_ERROR, "missing source address type")):
+    """Where a card is on the host."""
+
+
+SourceAddress.kinds = Address.kinds
+
+
 class HostdevSource(InterfaceSource, kind="hostdev"):
     """A network card of the host that is given to the guest."""
 
     managed = attr("@managed", YES_NO)
     backend = attr("driver/@name", Choice("kvm vfio xen"))
     startup_policy = attr("source/@startupPolicy")
-    address = sub("source/address", Address)
+    address = sub("source/address", SourceAddress)
 
     def loaded(self, el: Element, view: View) -> None:
         """It is somewhere."""
+        if isinstance(self.address, PciAddress):
+            self.address.host = True
         if self.address is None and el.find("source") is not None:
             raise xml_error("missing source address type")
 
@@ -335,25 +327,39 @@ class Interface(Device):
     mtu = attr("mtu/@size", UINT)
     coalesce_frames = attr("coalesce/rx/frames/@max", UINT, omit=0)
 
+    driver_virtio: VirtioOptions | None = None
+    """What was said of virtio, be it a virtio card or not."""
+
     def loaded(self, el: Element, view: View) -> None:
         """What the type says of other values."""
+        if self.model is not None and not MODEL_NAME.fullmatch(self.model):
+            text = "Model name contains invalid characters"
+            raise VirtError(c.VIR_ERR_INVALID_ARG, text, domain=c.VIR_FROM_DOMAIN)
         if self.type in NEED_SOURCE and el.find("source") is None:
             raise xml_error(f"interface type='{self.type}' requires a 'source' element")
         if self.model is None and self.type == "vdpa":
             self.model = "virtio"
         if self.mac is not None and int(self.mac[:2], 16) & 1:
             given = el.find("mac")
-            text = given.get("address") if given is not None else ""
-            raise xml_error(f"expected unicast mac address, found multicast '{text}'")
+            shown = given.get("address") if given is not None else ""
+            raise xml_error(f"expected unicast mac address, found multicast '{shown}'")
         if self.virtualport is not None:
             if self.type not in ("network", "bridge", "direct", "hostdev"):
                 text = f"<virtualport> element unsupported for <interface type='{self.type}'>"
                 raise conf_error(text)
-            if self.virtualport.type in (None, "none") and self.type != "network":
+            if self.virtualport.type is None and self.type != "network":
                 raise VirtError(c.VIR_ERR_XML_ERROR, "missing required virtualport type")
+            complete_port(self.virtualport)
         inbound = self.bandwidth.inbound if self.bandwidth is not None else None
         if inbound is not None and inbound.floor is not None and self.type != "network":
             raise VirtError(UNSUPPORTED, "floor attribute is not supported for this config")
+        virtio = (self.model or "").startswith("virtio")
+        if self.driver is not None:
+            self.driver_virtio = self.driver.virtio
+            known = ("kvm", "vfio", "xen") if self.type == "hostdev" else ("qemu", "vhost")
+            if self.driver.name not in (None, *known) and (virtio or self.type == "hostdev"):
+                text = f"Invalid value for attribute 'name' in element 'driver': '{self.driver.name}'."
+                raise xml_error(text, domain=c.VIR_FROM_XML)
         if self.type == "hostdev" or not (self.model or "").startswith("virtio"):
             self.driver = self.vhost = None
         elif self.driver is not None and self.driver.queues == 1:

@@ -1,7 +1,8 @@
 """From XML to a finished Domain, and back: the two functions everybody uses, and the order of the steps between."""
 
 from virtd import constants as c
-from virtd.conf.domain import basics, devicedefaults, implicit, pciassign, ports, qemuvalidate, tuning, validate
+from virtd.conf.domain import basics, devicedefaults, early, implicit, pciassign, ports, tuning
+from virtd.conf.domain.check import Context, check, machine, memory
 from virtd.conf.domain.display import ServerGraphics
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.migratable import trimmed
@@ -61,16 +62,20 @@ def finish(domain: Domain, host: Host, *, inactive: bool = True) -> None:
         devicedefaults.early_disk(disk)
     implicit.sort_devices(domain)
     for disk in domain.disks:
-        devicedefaults.place_disk(disk)
+        devicedefaults.place_disk(disk, domain)
     implicit.place_hostdevs(domain)
     implicit.add_hostdev_controllers(domain)
     implicit.assign_indexes(domain)
-    validate.validate_early(domain)
-    emulator, machine = basics.choose_emulator(domain, host)
+    early.check_early(domain)
+    emulator, kind = basics.choose_emulator(domain, host)
+    basics.check_bootloader(domain)
+    basics.check_tseg(domain)
     basics.fill_nvram(domain, host)
     implicit.add_machine_devices(domain, emulator)
-    basics.fill_cpu(domain, emulator, machine)
+    basics.fill_cpu(domain, emulator, kind)
     tuning.finish(domain)
+    context = Context(domain, host, emulator, kind)
+    machine.check_vcpus(context)
     for disk in domain.disks:
         devicedefaults.finish_disk(disk)
     for controller in domain.controllers:
@@ -91,12 +96,14 @@ def finish(domain: Domain, host: Host, *, inactive: bool = True) -> None:
     implicit.add_controllers(domain)
     for controller in domain.controllers:
         devicedefaults.finish_controller(domain, controller, emulator)
+    if domain.os.arch not in emulator.arches:
+        basics.check_emulator(domain, emulator, host)
     ports.assign_virtio_serial(domain)
     pciassign.assign_pci(domain)
     ports.assign_usb(domain)
+    memory.check_hotplug(context)
     ports.assign_memory_slots(domain)
-    qemuvalidate.validate(domain, host, emulator, machine)
-    validate.validate(domain)
+    check(Context(domain, host, emulator, kind))
 
 
 def format_domain(domain: Domain, *, live: bool = False, secure: bool = False, migratable: bool = False) -> str:

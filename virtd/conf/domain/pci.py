@@ -8,7 +8,6 @@ The rules are libvirt's, so that a definition keeps its guest's hardware where i
   first.
 """
 
-from virtd import constants as c
 from virtd.conf.domain.base import Info, PciAddress
 from virtd.conf.domain.errors import internal_error, xml_error
 from virtd.errors import VirtError
@@ -83,28 +82,34 @@ class PciBuses:
         """Whether bus 0 is PCI Express."""
         return bool(self.buses) and self.buses[0] is not None and self.buses[0].model == "pcie-root"
 
-    def reserve(self, address: PciAddress, needs: int, *, what: str = "") -> None:
-        """Take an address that is given.
+    def reserve(self, address: PciAddress, needs: int, *, given: bool = False) -> None:
+        """Take an address.
+
+        Args:
+            address: it; where a bridge had to be put before the bus it names, it moves by one.
+            needs: what the device needs.
+            given: whether the definition says it; a user may plug PCI devices into PCIe slots and the reverse.
 
         Raises:
             VirtError: if it does not exist or is in use.
         """
         where = describe(address)
         if address.domain:
-            raise VirtError(c.VIR_ERR_XML_ERROR, f"Invalid PCI address {where}. Only PCI domain 0 is available")
-        while self.grow and address.bus >= len(self.buses):
-            self.add(needs)
+            raise xml_error(f"Invalid PCI address {where}. Only PCI domain 0 is available")
+        if self.grow and address.bus >= len(self.buses):
+            self.grow_to(address, needs)
         bus = self.buses[address.bus] if address.bus < len(self.buses) else None
         if bus is None:
-            raise VirtError(
-                c.VIR_ERR_XML_ERROR,
+            raise xml_error(
                 f"Invalid PCI address {where}. Only PCI buses up to {len(self.buses) - 1} are available",
             )
+        if given:
+            check_fit(bus, address, needs)
         _, first, last, _, _ = BUSES[bus.model]
         if address.slot < first:
-            raise VirtError(c.VIR_ERR_XML_ERROR, f"Invalid PCI address {where}. slot must be >= {first}")
+            raise xml_error(f"Invalid PCI address {where}. slot must be >= {first}")
         if address.slot > last:
-            raise VirtError(c.VIR_ERR_XML_ERROR, f"Invalid PCI address {where}. slot must be <= {last}")
+            raise xml_error(f"Invalid PCI address {where}. slot must be <= {last}")
         bit = 1 << address.function
         taken = bus.slots.get(address.slot, 0)
         if taken & bit:
@@ -114,6 +119,22 @@ class PciBuses:
         elif not needs & ROOT_PORT:
             bus.shared.discard(address.slot)
         bus.slots[address.slot] = taken | bit
+
+    def grow_to(self, address: PciAddress, needs: int) -> None:
+        """Add buses until there is the one that an address names.
+
+        On PCIe, the first bus for PCI devices comes with a port before it; if there is only room for one of them, the
+        device moves to the next bus.
+        """
+        if needs & PCI and self.pcie and not any(bus is not None and bus.takes & BRIDGE for bus in self.buses):
+            if address.bus == len(self.buses):
+                address.bus += 1
+            self.add(PCI)
+        while address.bus >= len(self.buses):
+            if needs & PCI and self.pcie:
+                self.buses.append(Bus("pci-bridge"))
+            else:
+                self.add(needs)
 
     def in_use(self, bus: int, slot: int, function: int | None = None) -> bool:
         """Whether an address is taken; without a function, whether any of the slot is."""
@@ -138,7 +159,7 @@ class PciBuses:
                 if found is not None:
                     return PciAddress(bus=index, slot=found[0], function=found[1] or function)
             if not self.grow and needs & KINDS:
-                raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "No more available PCI slots")
+                raise internal_error("No more available PCI slots")
             start = len(self.buses)
             self.add(needs)
 
@@ -175,6 +196,35 @@ class PciBuses:
             raise internal_error(f"Cannot automatically add a new PCI bus for a device with connect flags {needs:02x}")
         else:
             raise _no_slot(next((m for m, row in BUSES.items() if row[3] & needs), "device"))
+
+
+PLUGS = (
+    (PCI, "standard PCI device"),
+    (PCIE, "PCI Express device"),
+    (ROOT_PORT, "pcie-root-port"),
+    (UPSTREAM, "pcie-switch-upstream-port"),
+    (DOWNSTREAM, "pcie-switch-downstream-port"),
+    (DMI, "dmi-to-pci-bridge"),
+    (TO_PCI, "pcie-to-pci-bridge"),
+    (EXPANDER, "pci-expander-bus"),
+    (PCIE_EXPANDER, "pcie-expander-bus"),
+    (BRIDGE, "pci-bridge"),
+)
+
+
+def check_fit(bus: Bus, address: PciAddress, needs: int) -> None:
+    """Whether a device fits into a slot that the definition names.
+
+    Raises:
+        VirtError: VIR_ERR_XML_ERROR.
+    """
+    takes = bus.takes | (PCI | PCIE if bus.takes & (PCI | PCIE) else 0)
+    if needs & KINDS and not takes & needs & KINDS:
+        what = next(name for flag, name in PLUGS if needs & flag)
+        raise xml_error(
+            f"The device at PCI address {describe(address)} cannot be plugged into the PCI controller with "
+            f"index='{address.bus}'. It requires a controller that accepts a {what}."
+        )
 
 
 def _no_slot(model: str) -> VirtError:

@@ -7,7 +7,7 @@ from virtd.conf.domain.base import Info, PciAddress, UsbAddress
 from virtd.conf.domain.basics import is_i440fx, is_q35
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.domain import Domain
-from virtd.conf.domain.errors import internal_error, xml_error
+from virtd.conf.domain.errors import internal_error, qemu_error, xml_error
 from virtd.conf.domain.implicit import maybe_add
 from virtd.conf.domain.interface import HostdevSource, InterfaceSource
 from virtd.conf.domain.pci import BUSES, HOTPLUG, PCI, PCIE, PciBuses
@@ -15,9 +15,8 @@ from virtd.errors import VirtError
 
 _PCI_NET = (
     *("rtl8139", "e1000", "vlance", "vmxnet", "vmxnet2", "vmxnet3", "Am79C970A", "Am79C973"),
-    *("82540EM", "82545EM", "82543GC"),
+    *("82540EM", "82545EM", "82543GC", "lan9118", "netfront"),
 )
-_PCI_MODELS_NET = ("usb-net", "spapr-vlan", "smc91c111", "netfront")
 _COMPANIONS = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
 _PCI_FILESYSTEMS = (None, "path", "handle", "virtiofs")
 _PCI_SCSI = ("lsilogic", "lsisas1068", "lsisas1078", "vmpvscsi", "dc390", "am53c974")
@@ -48,7 +47,9 @@ def needs(domain: Domain) -> Iterator[Need]:
     for interface in domain.interfaces:
         if interface.type == "hostdev":
             continue
-        if interface.model in _PCI_MODELS_NET:
+        if interface.model == "spapr-vlan":
+            continue
+        if interface.model == "usb-net":
             yield interface.info, 0
             continue
         yield interface.info, flags.pci if interface.model in _PCI_NET else flags.virtio(interface.model)
@@ -82,7 +83,7 @@ def needs(domain: Domain) -> Iterator[Need]:
         if module.model in ("virtio-pmem", "virtio-mem"):
             yield module.info, flags.pcie
     for shmem in domain.shmems:
-        yield shmem.info, flags.pci if shmem.model == "ivshmem" else flags.pcie
+        yield shmem.info, flags.pci
     for device in domain.inputs:
         if device.bus == "virtio":
             yield device.info, flags.virtio(device.model)
@@ -130,12 +131,28 @@ def wants_pci(info: Info) -> bool:
     return info.address is None or (isinstance(info.address, PciAddress) and info.address.empty)
 
 
+VIRTIO_DISK_ADDRESSES = ("pci", "ccw", "virtio-mmio")
+
+
+def check_disks(domain: Domain) -> None:
+    """A virtio disk is on a bus that takes virtio.
+
+    Raises:
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED.
+    """
+    for disk in domain.disks:
+        address = disk.info.address
+        if disk.bus == "virtio" and address is not None and address.kind not in VIRTIO_DISK_ADDRESSES:
+            raise qemu_error(f"virtio disk cannot have an address of type '{address.kind}'")
+
+
 def assign_pci(domain: Domain) -> None:
     """Give every PCI device an address, adding bridges and ports.
 
     Raises:
         VirtError: if an address is wrong or there is no room.
     """
+    check_disks(domain)
     devices = list(needs(domain))
     roots = [one for one in domain.controllers if one.type == "pci"]
     if not roots:
@@ -145,6 +162,10 @@ def assign_pci(domain: Domain) -> None:
     highest = max(one.index or 0 for one in roots)
     trial = domain.copy()
     buses = run(trial, highest, grow=True)
+    for (info, _), (moved, _) in zip(devices, needs(trial), strict=True):
+        given, where = address_of(info), address_of(moved)
+        if given is not None and where is not None:
+            given.bus = where.bus
     for index in range(len(buses.buses)):
         bus = buses.buses[index]
         if index > 0 and bus is not None:
@@ -161,10 +182,36 @@ def assign_pci(domain: Domain) -> None:
         if one.type == "pci":
             finish_bridge(one)
             number = min(number, one.bus_nr or number)
+    cells = len(domain.cpu.numa.cells) if domain.cpu is not None and domain.cpu.numa is not None else 0
+    for one in domain.controllers:
+        if one.type == "pci" and one.node is not None and one.node >= cells:
+            raise xml_error(
+                f"{one.model} with index {one.index} is configured for a NUMA node ({one.node}) not present in the "
+                f"domain's <cpu><numa> array ({cells})",
+                domain=c.VIR_FROM_QEMU,
+            )
     for one in domain.controllers:
         if one.model in ("pci-expander-bus", "pcie-expander-bus") and one.bus_nr is None:
             number -= 2
             one.bus_nr = number
+
+
+def check_piix3(domain: Domain, buses: PciBuses) -> None:
+    """What stands where the PIIX3 has it needs a PCI bus.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR.
+    """
+    root = buses.buses[0] if buses.buses else None
+    for one in domain.controllers:
+        given = address_of(one.info)
+        if given is None or one.index or root is None or root.takes & PCI:
+            continue
+        ide = one.type == "ide" and given.key == (0, 0, 1, 1)
+        usb = one.type == "usb" and one.model in (None, "piix3-uhci") and given.key == (0, 0, 1, 2)
+        if ide or usb:
+            text = "Bus 0 must be PCI for integrated PIIX3 USB or IDE controllers"
+            raise internal_error(text, domain=c.VIR_FROM_QEMU)
 
 
 def run(domain: Domain, highest: int, *, grow: bool) -> PciBuses:
@@ -181,14 +228,15 @@ def run(domain: Domain, highest: int, *, grow: bool) -> PciBuses:
         models = [model or filler for model in models]
     buses = PciBuses(models, grow=grow)
     devices = list(needs(domain))
+    check_piix3(domain, buses)
     for one in bridges:
         given = address_of(one.info)
         if given is not None and one.index:
-            buses.reserve(given, BUSES[one.model or ""][3])
+            buses.reserve(given, BUSES[one.model or ""][3], given=True)
     for info, kind in devices:
         given = address_of(info)
         if given is not None:
-            buses.reserve(given, kind)
+            buses.reserve(given, kind, given=True)
     for one in domain.controllers:
         given = address_of(one.info)
         if one.type == "ide" and given is not None:

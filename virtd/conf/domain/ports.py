@@ -12,6 +12,7 @@ from virtd.conf.domain.devices import Hub
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.errors import conf_error, xml_error
 from virtd.conf.domain.implicit import maybe_add
+from virtd.conf.domain.infos import all_infos
 from virtd.conf.domain.interface import HostdevSource
 from virtd.errors import VirtError
 
@@ -73,7 +74,7 @@ class UsbBuses:
         """The hub that a path leads to, without its last step."""
         bus = self.buses.get(address.bus)
         if bus is None:
-            raise xml_error(f"USB bus {address.bus} requested but no controller with that index is present")
+            raise xml_error(f"Missing USB bus {address.bus}")
         hub = bus
         for step, port in enumerate(address.path[:-1]):
             if port not in hub.hubs:
@@ -112,6 +113,17 @@ class UsbBuses:
         raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "No free USB ports")
 
 
+def on_usb(info: Info) -> bool:
+    """Whether a device's address, if it has one, is one of USB.
+
+    Raises:
+        VirtError: VIR_ERR_XML_ERROR if it is not.
+    """
+    if info.address is not None and not isinstance(info.address, UsbAddress):
+        raise xml_error("Invalid address for a USB device")
+    return True
+
+
 def usb_devices(domain: Domain) -> Iterator[Info]:
     """Everything that is plugged into USB, hubs left out, in libvirt's order."""
     for hostdev in domain.hostdevs:
@@ -122,7 +134,7 @@ def usb_devices(domain: Domain) -> Iterator[Info]:
         if isinstance(source, HostdevSource) and isinstance(source.address, UsbAddress):
             yield interface.info
     for disk in domain.disks:
-        if disk.bus == "usb":
+        if disk.bus == "usb" and isinstance(disk.info.address, UsbAddress | None):
             yield disk.info
     for controller in domain.controllers:
         if controller.type == "ccid":
@@ -143,7 +155,7 @@ def usb_devices(domain: Domain) -> Iterator[Info]:
 def assign_usb(domain: Domain) -> None:
     """Give every USB device a port, adding hubs if there are too few."""
     buses = UsbBuses(domain)
-    devices = list(usb_devices(domain))
+    devices = [info for info in usb_devices(domain) if on_usb(info)]
     if not devices and not domain.hubs:
         return
     for hub in domain.hubs:
@@ -181,8 +193,32 @@ def assign_memory_slots(domain: Domain) -> None:
             one.info.address = DimmAddress(slot=slot)
 
 
+def check_virtio_serial(domain: Domain) -> None:
+    """Whoever says that it is on a port of a controller is on one that exists and is free.
+
+    Raises:
+        VirtError: VIR_ERR_XML_ERROR.
+    """
+    ports = {
+        one.index or 0: one.ports or VIRTIO_SERIAL_PORTS for one in domain.controllers if one.type == "virtio-serial"
+    }
+    used: set[tuple[int, int]] = set()
+    for info in all_infos(domain):
+        address = info.address
+        if not isinstance(address, VirtioSerialAddress) or not address.port:
+            continue
+        if address.controller not in ports:
+            raise xml_error(f"virtio serial controller {address.controller} is missing")
+        if address.port > ports[address.controller]:
+            raise xml_error(f"virtio serial controller {address.controller} does not have port {address.port}")
+        if (address.controller, address.port) in used:
+            raise xml_error(f"virtio serial port {address.port} on controller {address.controller} is already occupied")
+        used.add((address.controller, address.port))
+
+
 def assign_virtio_serial(domain: Domain) -> None:
     """Give every channel and virtio console a port. Port 0 of a controller is kept for a console."""
+    check_virtio_serial(domain)
     users: list[Channel | Console] = [*domain.channels, *domain.consoles]
     used: dict[int, set[int]] = {one.index or 0: {0} for one in domain.controllers if one.type == "virtio-serial"}
     for user in users:

@@ -21,6 +21,9 @@ def finish(domain: Domain) -> None:
     fill_placement(domain)
     tune = domain.cputune
     if tune is not None:
+        present = frozenset(range(min(domain.vcpu or 1, 1 << 16)))
+        tune.cachetunes = [one for one in tune.cachetunes if one.vcpus and one.vcpus & present]
+        tune.memorytunes = [one for one in tune.memorytunes if one.vcpus and one.vcpus & present]
         tune.vcpuscheds = [
             VcpuSched(vcpus=frozenset((n,)), scheduler=one.scheduler, priority=one.priority)
             for one in tune.vcpuscheds
@@ -67,10 +70,6 @@ def fill_vcpupins(domain: Domain) -> None:
         seen.add(pin.vcpu)
     tune.vcpupins = [pin for pin in tune.vcpupins if (pin.vcpu or 0) < (domain.vcpu or 1)]
     tune.vcpupins.sort(key=lambda pin: pin.vcpu or 0)
-    for sched in tune.vcpuscheds:
-        for number in sorted(sched.vcpus or ()):
-            if number >= (domain.vcpu or 1):
-                raise conf_error(f"vCPU '{number}' is not present in domain definition")
 
 
 def fill_placement(domain: Domain) -> None:

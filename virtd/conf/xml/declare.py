@@ -98,7 +98,7 @@ class Scalar(Field):
             code, words = self.bad
             return VirtError(code, words.replace("%s", text), domain=c.VIR_FROM_DOMAIN)
         attribute = self.path.rpartition("@")[2]
-        if "@" in self.path:
+        if "@" in self.path and not self.of.unit:
             words = f"Invalid value for attribute '{attribute}' in element '{local_name(el)}': "
             words += "" if expected.startswith("Zero") else f"'{text}'."
             return VirtError(

@@ -170,9 +170,10 @@ class Node:
             if isinstance(field, Scalar):
                 of = field.of
                 if value != field.omit or field.omit is None:
-                    out += f" {name}='{escape(of.format(value))}'"
-                    if of.unit:
-                        out += f" unit='{of.unit}'"
+                    text, unit = of.split(value)
+                    out += f" {name}='{escape(text)}'"
+                    if unit:
+                        out += f" unit='{unit}'"
             else:
                 shown = value.shown(view)
                 out += shown.plan().head(shown, view)
@@ -186,10 +187,10 @@ class Node:
             value = getattr(obj, self.text.name)
             omitted = value is None or (self.text.omit is not None and value == self.text.omit)
             if not omitted and not (self.text.guarded and self.text.hidden(obj, view)):
-                of = self.text.of
-                if of.unit:
-                    head += f" unit='{of.unit}'"
-                out.append(f"{pad}<{tag}{head}>{escape(of.format(value))}</{tag}>\n")
+                text, unit = self.text.of.split(value)
+                if unit:
+                    head += f" unit='{unit}'"
+                out.append(f"{pad}<{tag}{head}>{escape(text)}</{tag}>\n")
                 return
         place = len(out)
         out.append("")

@@ -14,6 +14,7 @@ from virtd.errors import VirtError
 T = TypeVar("T")
 
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|[0-9]+)", re.ASCII)
+_HEX = re.compile(r"[ \t\n\v\f\r]*([+-]?)((?:0[xX])?[0-9a-fA-F]+)", re.ASCII)
 _SIZE = re.compile(r"[ \t\n\v\f\r]*([+-]?)([0-9]+)[ \t\n\v\f\r]*([A-Za-z]*)", re.ASCII)
 _RANGE = re.compile(r"\s*(\^?)\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9}))?\s*", re.ASCII)
 _MAC = re.compile(r"([0-9a-fA-F]{1,2}:){5}[0-9a-fA-F]{1,2}", re.ASCII)
@@ -37,6 +38,10 @@ class Type(Generic[T]):
     def parse_with_unit(self, text: str, unit: str | None) -> T:
         """The value of a text with what its unit attribute says; only for types with a unit."""
         return self.parse(text)
+
+    def split(self, value: T) -> tuple[str, str | None]:
+        """The text of a value, and the unit that is written beside it."""
+        return self.format(value), self.unit
 
 
 class Text(Type[str]):
@@ -92,7 +97,7 @@ class Integer(Type[int]):
 
     Args:
         low, high: the bounds, inclusive.
-        base: 10, or 0 for what strtol() with base 0 takes (0x…, 0…).
+        base: 10, 16, or 0 for what strtol() with base 0 takes (0x…, 0…).
         template: how it is written (a %-template).
         zero: whether zero is taken at all.
         signed: whether C reads it as a signed number, which libvirt's words on wrong ones show.
@@ -107,7 +112,7 @@ class Integer(Type[int]):
             self._expected = "Expected integer value"
 
     def parse(self, text: str) -> int:
-        match = _INTEGER.fullmatch(text)
+        match = (_HEX if self._base == 16 else _INTEGER).fullmatch(text)
         if match is None:
             raise ValueError(self._expected)
         value = c_integer(match.group(2), self._base)
@@ -155,6 +160,27 @@ class Size(Type[int]):
         return -(-total // self._scale)
 
 
+class PrettySize(Size):
+    """A size in bytes that is written in the largest unit of which it is a whole number."""
+
+    def split(self, value: int) -> tuple[str, str]:
+        """The number and its unit, as they are written."""
+        power = 0
+        while power < len(_POWERS) and value and not value % 1024:
+            value, power = value // 1024, power + 1
+        return str(value), ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")[power]
+
+
+class Wwn(Type[str]):
+    """A worldwide name: 16 hexadecimal digits."""
+
+    def parse(self, text: str) -> str:
+        digits = text.removeprefix("0x")
+        if len(digits) != 16 or not all(d in "0123456789abcdefABCDEF" for d in digits):
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"Malformed wwn: {text}")
+        return text
+
+
 class Mac(Type[str]):
     """An Ethernet address, kept in lower case with two digits for each byte."""
 
@@ -177,8 +203,8 @@ class Uuid(Type[str]):
 def c_integer(digits: str, base: int) -> int | None:
     """The number that unsigned digits are to strtol() with base 10 or 0; None if it is none."""
     try:
-        if base == 10:
-            return int(digits, 10)
+        if base in (10, 16):
+            return int(digits, base)
         if digits[:2] in ("0x", "0X"):
             return int(digits, 16)
         return int(digits, 8 if digits[0] == "0" else 10)
@@ -215,6 +241,7 @@ LONG = Integer(-(1 << 63), (1 << 63) - 1)
 ULONG = Integer(0, (1 << 64) - 1)
 KIB = Size()
 MAC = Mac()
+WWN = Wwn()
 UUID = Uuid()
 
 

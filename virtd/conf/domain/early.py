@@ -1,0 +1,265 @@
+"""What libvirt refuses while it still reads a definition, or before it gives addresses."""
+
+import re
+from collections.abc import Callable
+
+from virtd import constants as c
+from virtd.conf.domain.basics import device_infos
+from virtd.conf.domain.chardev import Console, Parallel, Serial
+from virtd.conf.domain.charvalidate import check_consoles, check_isa_serials
+from virtd.conf.domain.check.disks import iothread_ids
+from virtd.conf.domain.domain import Domain
+from virtd.conf.domain.errors import conf_error, detail_error, internal_error, xml_error
+from virtd.conf.domain.os import FwCfgs, Smbios
+from virtd.conf.xml.types import UUID
+from virtd.errors import VirtError
+
+BIOS_DATE = re.compile(r"(0?[1-9]|1[0-2])/(0?[1-9]|[12][0-9]|3[01])/([0-9]{2}|(19|20)[0-9]{2})")
+MEDIATED_BUSES = {"vfio-pci": "pci", "vfio-ccw": "ccw"}
+SPICE_ONLY_VIRTIO = "spicevmc device type only supports virtio"
+
+
+def check_early(domain: Domain) -> None:
+    """Check what libvirt checks before it gives addresses.
+
+    Raises:
+        VirtError: with libvirt's code for the first thing that is wrong.
+    """
+    for check in CHECKS:
+        check(domain)
+
+
+def check_boot(domain: Domain) -> None:
+    """The order is either the domain's or the devices', and no two devices have the same place in it."""
+    orders = [info.boot_order for info in device_infos(domain) if info.boot_order]
+    if orders and domain.os.boot:
+        raise conf_error("per-device boot elements cannot be used together with os/boot elements")
+    for order in orders:
+        if orders.count(order) > 1:
+            raise conf_error(f"boot order {order} used for more than one device")
+
+
+def check_usb_masters(domain: Domain) -> None:
+    """A companion of a USB 2 controller needs the controller."""
+    for one in domain.controllers:
+        if one.type == "usb" and one.info.master_port is not None:
+            masters = [
+                other
+                for other in domain.controllers
+                if other.type == "usb" and other.index == one.index and other.info.master_port is None
+            ]
+            if not masters:
+                raise detail_error("No master USB controller specified")
+
+
+def check_seclabels(domain: Domain) -> None:
+    """At most one label for each security driver."""
+    seen: set[str | None] = set()
+    for label in domain.seclabels:
+        if label.model is not None and label.model in seen:
+            raise detail_error(f"seclabel for model {label.model} is already provided")
+        seen.add(label.model)
+    if None in seen and len(domain.seclabels) > 1:
+        raise xml_error("missing security model when using multiple labels")
+
+
+def check_controllers(domain: Domain) -> None:
+    """Controllers are told apart by type and index; only the parts of one USB 2 controller share theirs."""
+    seen: set[tuple[str, int | None]] = set()
+    for one in domain.controllers:
+        key = (one.type, one.index)
+        if one.type == "usb" and one.model == "none" and len([o for o in domain.controllers if o.type == "usb"]) > 1:
+            raise detail_error("Can't add another USB controller: USB is disabled for this domain")
+        if key in seen and not (one.type == "usb" and (one.model or "").startswith("ich9-")):
+            raise xml_error(f"Multiple '{one.type}' controllers with index '{one.index}'")
+        seen.add(key)
+        if one.driver.iothread and not (one.type == "scsi" and (one.model or "").startswith("virtio")):
+            raise xml_error("'iothread' attribute only supported for virtio scsi controllers")
+        if one.type == "pci" and one.model in ("pci-root", "pcie-root") and one.index != 0:
+            raise xml_error("pci-root and pcie-root controllers should have index 0")
+
+
+def check_numa(domain: Domain) -> None:
+    """Every vCPU is in one cell at most, and the cells are numbered from 0."""
+    numa = domain.cpu.numa if domain.cpu is not None else None
+    if numa is None:
+        return
+    if [cell.id for cell in numa.cells] != list(range(len(numa.cells))):
+        raise xml_error(
+            "Exactly one 'cell' element per guest NUMA cell allowed, non-contiguous ranges or ranges not starting "
+            "from 0 are not allowed"
+        )
+    cpus = [number for cell in numa.cells for number in cell.cpus or ()]
+    if len(cpus) > (domain.vcpu or 1):
+        raise internal_error("Number of CPUs in <numa> exceeds the <vcpu> count")
+    if any(number >= (domain.vcpu or 1) for number in cpus):
+        raise internal_error("CPU IDs in <numa> exceed the <vcpu> count")
+    if len(set(cpus)) != len(cpus):
+        first, second = next(
+            (a.id, b.id)
+            for a in numa.cells
+            for b in numa.cells
+            if (a.id or 0) < (b.id or 0) and (a.cpus or set()) & (b.cpus or set())
+        )
+        raise conf_error(f"NUMA cells {second} and {first} have overlapping vCPU ids")
+
+
+def check_perf(domain: Domain) -> None:
+    """Each counter is named once."""
+    names = [event.name for event in domain.perf]
+    for name in names:
+        if names.count(name) > 1:
+            raise xml_error(f"perf event '{name}' was already specified")
+
+
+def check_memory(domain: Domain) -> None:
+    """Modules are part of the memory."""
+    plugged = sum(device.size or 0 for device in domain.memory_devices)
+    if plugged > (domain.memory or 0):
+        raise xml_error("Total size of memory devices exceeds the total memory size")
+
+
+def check_vcpus(domain: Domain) -> None:
+    """What is said of single vCPUs is said of those that can be."""
+    for vcpu in domain.vcpus:
+        if (vcpu.id or 0) >= (domain.vcpu or 1):
+            raise xml_error(f"vcpu id '{vcpu.id}' is out of range of maximum vcpu count")
+
+
+def check_sysinfo(domain: Domain) -> None:
+    """The firmware tells the guest its own UUID."""
+    for info in domain.sysinfo:
+        if isinstance(info, Smbios):
+            for entry in info.bios:
+                if entry.name == "date" and not BIOS_DATE.fullmatch(entry.text or ""):
+                    raise detail_error("Invalid BIOS 'date' format")
+            for entry in info.system:
+                if entry.name == "uuid":
+                    check_own_uuid(domain, entry.text or "")
+
+
+def check_own_uuid(domain: Domain, text: str) -> None:
+    """The UUID that the firmware shows must be the guest's.
+
+    Raises:
+        VirtError: VIR_ERR_XML_DETAIL.
+    """
+    words = None
+    try:
+        if UUID.parse(text) != domain.uuid:
+            words = "UUID mismatch between <uuid> and <sysinfo>"
+    except ValueError:
+        words = "malformed <sysinfo> uuid element"
+    if words is not None:
+        raise detail_error(words)
+
+
+def check_pages(domain: Domain) -> None:
+    """Huge pages are for NUMA cells that exist; a guest without cells has one, number 0."""
+    if domain.memory_backing is None or domain.memory_backing.hugepages is None:
+        return
+    cells = len(domain.cpu.numa.cells) if domain.cpu is not None and domain.cpu.numa is not None else 0
+    for page in domain.memory_backing.hugepages.pages:
+        if not cells and page.nodeset == frozenset((0,)):
+            page.nodeset = None
+        missing = next((node for node in sorted(page.nodeset or ()) if node >= cells), None)
+        if missing is not None:
+            raise detail_error(f"hugepages: node {missing} not found")
+
+
+def check_panics(domain: Domain) -> None:
+    """One of each model, and one watchdog."""
+    models = [panic.model for panic in domain.panics]
+    for model in models:
+        if models.count(model) > 1:
+            raise xml_error(f"Multiple panic devices with model '{model}'")
+    if len(domain.watchdogs) > 1:
+        raise internal_error("only a single watchdog device is supported")
+    if len(domain.tpms) > 2:
+        raise xml_error("a maximum of two TPM devices is supported, one of them being a TPM Proxy device")
+
+
+def check_filesystems(domain: Domain) -> None:
+    """A directory has a source and a name in the guest."""
+    for one in domain.filesystems:
+        source = one.source_dir or one.source_file or one.source_dev or one.source_socket
+        if source is None and one.type != "ram":
+            raise VirtError(c.VIR_ERR_NO_SOURCE, one.target, domain=c.VIR_FROM_DOMAIN)
+        if one.target is None:
+            raise VirtError(c.VIR_ERR_NO_TARGET, source, domain=c.VIR_FROM_DOMAIN)
+
+
+def check_firmware_blobs(domain: Domain) -> None:
+    """Blobs of users have names, and one source of their content."""
+    for info in domain.sysinfo:
+        for entry in info.entries if isinstance(info, FwCfgs) else ():
+            if entry.name is None:
+                raise xml_error("Firmware entry is missing 'name' attribute")
+            if (entry.text is None) == (entry.file is None):
+                raise xml_error("Firmware entry must have either value or 'file' attribute")
+
+
+def check_iothreads(domain: Domain) -> None:
+    """What is said of an I/O thread is said of one that exists."""
+    known = iothread_ids(domain)
+    if domain.cputune is None:
+        return
+    for vcpus in domain.cputune.vcpuscheds:
+        for number in sorted(vcpus.vcpus or ()):
+            if number >= (domain.vcpu or 1):
+                raise conf_error(f"vCPU '{number}' is not present in domain definition")
+    for pin in domain.cputune.iothreadpins:
+        if pin.iothread not in known:
+            raise conf_error(f"Cannot find 'iothread' : {pin.iothread}")
+    for sched in domain.cputune.iothreadscheds:
+        for number in sorted(sched.iothreads or ()):
+            if number not in known:
+                raise conf_error(f"Cannot find 'iothread' : {number}")
+
+
+def check_hostdevs(domain: Domain) -> None:
+    """A mediated device is on the bus of its kind."""
+    for one in domain.hostdevs:
+        kind = one.info.address.kind if one.info.address is not None else None
+        if one.type == "mdev" and kind not in (None, MEDIATED_BUSES.get(one.model or "", kind)):
+            raise xml_error(f"Unsupported address type '{kind}' with mediated device model '{one.model}'")
+
+
+def check_keywrap(domain: Domain) -> None:
+    """Each kind of keys is wrapped or not."""
+    names = [one.name for one in domain.keywraps]
+    for name in names:
+        if names.count(name) > 1:
+            raise internal_error(f"A domain definition can have no more than one cipher node with name {name}")
+
+
+def check_spice_channels(domain: Domain) -> None:
+    """A client's agent is on virtio's bus."""
+    ports: list[Serial | Parallel | Console] = [*domain.serials, *domain.parallels, *domain.consoles]
+    if any(device.source.kind == "spicevmc" for device in ports) or any(
+        device.source.kind == "spicevmc" and device.target_type not in (None, "virtio") for device in domain.channels
+    ):
+        raise conf_error(SPICE_ONLY_VIRTIO)
+
+
+CHECKS: tuple[Callable[[Domain], None], ...] = (
+    check_spice_channels,
+    check_seclabels,
+    check_pages,
+    check_isa_serials,
+    check_consoles,
+    check_numa,
+    check_memory,
+    check_vcpus,
+    check_perf,
+    check_keywrap,
+    check_controllers,
+    check_hostdevs,
+    check_usb_masters,
+    check_panics,
+    check_boot,
+    check_filesystems,
+    check_firmware_blobs,
+    check_sysinfo,
+    check_iothreads,
+)
