@@ -46,6 +46,8 @@ INERT: dict[str, tuple[str, ...]] = {
         "seclabels",
         # Of containers.
         *("uidmap", "gidmap"),
+        # Definitions with them are refused.
+        *("bootloader", "bootloader_args", "launch_security"),
         # libvirt's own names for what a QEMU can do, which virtd asks QEMU itself.
         *("qemu_add", "qemu_del"),
     ),
@@ -69,8 +71,22 @@ INERT: dict[str, tuple[str, ...]] = {
     "Features": (
         *("apic", "pae", "hap", "msrs"),
         # Of Xen and of containers.
-        *("viridian", "privnet", "xen_e820_host", "xen_passthrough", "xen_passthrough_mode"),
+        *("viridian", "privnet", "xen", "capabilities"),
+        # Of other machines: definitions with them are refused.
+        *(
+            "gic",
+            "gic_version",
+            "htm",
+            "hpt_resizing",
+            "hpt_page_size",
+            "nested_hv",
+            "ccf_assist",
+            "cfpc",
+            "sbbc",
+            "ibs",
+        ),
     ),
+    "PciAddress": ("zpci",),
     "Catchup": ("threshold", "limit"),
     "Disk": ("tray",),
     "Acceleration": ("accel2d",),
@@ -114,7 +130,9 @@ BELOW = frozenset(
         *("Auth", "Encryption", "Secret", "Reservations"),
         # Below what is for who connects an interface to something.
         *("Bandwidth", "Rate", "FilterRef", "FilterParameter", "VirtualPort", "Vlan", "VlanTag", "Route"),
-        "IdRange",
+        *("IdRange", "Xen", "Capabilities", "CacheTune", "CachePart", "MemTune", "BandwidthPart", "Monitor"),
+        # Of what is refused when it is defined.
+        *("Zpci", "Sev", "VdsSource"),
     )
 )
 """Models of which nothing is looked at here, since they stand inside something else in these lists."""
