@@ -100,3 +100,37 @@ def test_an_unlinked_lock_file_is_not_mistaken_for_the_new_one(tmp_path: Path) -
     os.unlink(path)
     lock.release()
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_who_comes_after_a_dead_holder_knows_of_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with locks.held(path, "a") as first:
+        assert first.abandoned  # nobody has held it since the machine was booted
+    with locks.held(path, "b") as second:
+        assert not second.abandoned
+    end(hold_in_child(path))
+    with locks.held(path, "c") as third:
+        assert third.abandoned
+    with locks.held(path, "d") as fourth:
+        assert not fourth.abandoned
+
+
+def test_what_is_passed_on_keeps_its_note(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    lock = locks.acquire(path, "virtd, serving")
+    other = os.dup(lock.fileno())
+    lock.pass_on()
+    held, holder = locks.probe(path)
+    assert held
+    assert holder is not None
+    assert holder.call == "virtd, serving"
+    os.close(other)
+
+
+def test_a_clock_that_is_set_back_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "lock")
+    with locks.held(path, "a"):
+        monkeypatch.setattr(time, "time", lambda: -1e6)
+        holder = locks.holder(path)
+    assert holder is not None
+    assert 0 <= holder.seconds < 60

@@ -297,7 +297,7 @@ class AcceptLoop:
         os.close(self.shared.lifeline_writer)
         self.takeover.hang_up()
         self.takeover.control.close()
-        self.lock.release()
+        self.lock.pass_on()
         for listener in self.network.values():
             listener.sock.close()
 
@@ -468,4 +468,7 @@ class AcceptLoop:
         while self.pending and phase is STOPPING:
             self.pending.popleft().sock.close()
         # The last of all, and the lock itself lives on in another virtd if that one has its descriptor.
-        self.lock.release()
+        if remove:
+            self.lock.release()
+        else:
+            self.lock.pass_on()

@@ -17,8 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from virtd.state import journal, ring
-from virtd.state.files import Pending, make_directory, os_error, remove
+from virtd import constants as c
+from virtd import deadlines
+from virtd.errors import VirtError
+from virtd.state import journal, locks, ring
+from virtd.state.faults import point
+from virtd.state.files import Pending, make_directory, os_error, remove, rename
 
 # The counter; 1 while a commit is under way; how many changes of files there have been, and how many of them in commits
 # that have ended.
@@ -41,6 +45,12 @@ class Change:
         """Put a prepared file in its place."""
         self.note(pending.path)
         pending.publish()
+
+    def rename(self, path: str, new: str) -> None:
+        """Give a file that is to last another name in its directory."""
+        self.note(path)
+        self.note(new)
+        rename(path, new, durable=True)
 
     def remove(self, path: str, *, durable: bool = False) -> None:
         """Remove a file, if it is there."""
@@ -116,14 +126,23 @@ class Generation:
         """Make changes visible to all at once, to processes that look and to those that wait for events.
 
         Nothing in the block may wait for anybody: everybody waits for it.
+
+        Raises:
+            VirtError: VIR_ERR_SYSTEM_ERROR; VIR_ERR_OPERATION_TIMEOUT, another process has been stopped inside a
+                commit. Nothing has been changed then.
         """
         descriptor = self._open()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not locks.flock(descriptor, min(locks.TIMEOUT, deadlines.remaining(locks.TIMEOUT))):
+                text = f"cannot acquire the lock of commits, '{self._path}': a process has been stopped inside one"
+                raise VirtError(c.VIR_ERR_OPERATION_TIMEOUT, text)
             counter, _, changes, ended = _WORDS.unpack_from(self._map)
             _WORDS.pack_into(self._map, 0, counter, 1, changes, ended)
+            point("commit.begun")
             with _Completion(self), journal.Writer(self._journal_directory) as log:
                 yield Change(log, self._note)
+                point("commit.changed")
+            point("commit.ended")
         finally:
             os.close(descriptor)
 
@@ -140,7 +159,10 @@ class Generation:
 
     def _open(self) -> int:
         # A descriptor of one's own: a flock belongs to the open file, which forked processes would share.
-        return os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise os_error(error, f"cannot open '{self._path}'") from None
 
     def subscribe(self) -> journal.Reader:
         """A reader of the events which begin now."""

@@ -9,11 +9,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from virtd import uuids
-from virtd.state import files
+from virtd.errors import VirtError
+from virtd.state import files, locks
 from virtd.state.commit import Change
+from virtd.state.faults import point
 
 # From how many files on the reading of them is worth an index.
 _MANY = 100
@@ -65,7 +68,7 @@ class DefinitionDirectory:
                 self._look(entry, known)
             if self._index is not None and len(self._known) >= _MANY:
                 self._write_index(self._index, changed)
-        # A rename that was cut short leaves two files of one uuid, of which the newer counts.
+        # A file that somebody copied by hand has the uuid of another: the newer counts.
         by_age = sorted(self._known.items(), key=lambda item: item[1][0][1])
         self.names = {uuid: name for name, (_, uuid) in by_age}
         return self.names
@@ -137,6 +140,40 @@ class DefinitionDirectory:
         """Write a definition to disk, to be published in a commit; see virtd.state.files.prepare()."""
         return files.prepare(self.path(name), xml.encode(errors="surrogateescape"), durable=True)
 
+    @contextmanager
+    def locked(self, lock_path: str, call: str, *, what: str) -> Iterator[None]:
+        """Keep all others from changing definitions, and clear away what one left who died while he did.
+
+        Args:
+            lock_path: the lock of this directory.
+            call: libvirt's name of the call, for the messages of those who wait.
+            what: the lock's name in them.
+
+        Raises:
+            VirtError: VIR_ERR_OPERATION_TIMEOUT naming the holder.
+        """
+        with locks.held(lock_path, call, what=what) as lock:
+            if lock.abandoned:
+                self._mend()
+            try:
+                yield
+            except BaseException:
+                with suppress(VirtError):  # the disk may be broken; what is left is overwritten, or mended later
+                    self._mend()
+                raise
+
+    def _mend(self) -> None:
+        """Remove what was cut short: new content that was not published, links of objects that are gone.
+
+        Nothing of this can be seen by those who read.
+        """
+        for name in os.listdir(self.directory):
+            if name.startswith(".") and name.endswith(".xml.new"):
+                files.remove(f"{self.directory}/{name}")
+        for name in os.listdir(self._links):
+            if not os.path.exists(f"{self.directory}/{name}"):
+                files.remove(f"{self._links}/{name}", durable=True)
+
     def link_autostart(self, name: str, change: Change) -> None:
         """Make an object start with the machine, in a commit.
 
@@ -146,7 +183,9 @@ class DefinitionDirectory:
         path = self.autostart_path(name)
         change.note(path)
         try:
+            point("autostart.link", fails=True)
             os.symlink(self.path(name), path)
+            point("autostart.linked")
             files.sync_directory(self._links)
         except FileExistsError:
             pass

@@ -9,6 +9,7 @@ import os
 
 from virtd import constants as c
 from virtd.errors import VirtError
+from virtd.state.faults import point
 from virtd.tuples import NamedTuple
 
 # Tells whether a path still names the same content: inode, modification time in ns, size.
@@ -36,13 +37,16 @@ class Pending(NamedTuple):
     durable: bool
 
     def publish(self) -> None:
-        """Put the content in its place, atomically."""
+        """Put the content in its place, atomically.
+
+        Raises:
+            VirtError: VIR_ERR_SYSTEM_ERROR; nothing is left beside the file.
+        """
         try:
-            os.rename(self.temporary, self.path)
-            if self.durable:
-                sync_directory(os.path.dirname(self.path))
-        except OSError as error:
-            raise os_error(error, f"cannot replace '{self.path}'") from None
+            rename(self.temporary, self.path, durable=self.durable)
+        except VirtError:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Forget the content; the file stays as it is."""
@@ -72,21 +76,40 @@ def prepare(path: str, content: bytes, *, durable: bool, mode: int = 0o600) -> P
     Raises:
         VirtError: VIR_ERR_SYSTEM_ERROR; the file is as it was, and nothing is left beside it.
     """
-    directory, name = os.path.split(path)
-    pending = Pending(f"{directory}/.{name}.new", path, durable)
+    pending = Pending(_temporary(path), path, durable)
     try:
+        point("file.create", fails=True)
         descriptor = os.open(pending.temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
             write_all(descriptor, content)
             os.fchmod(descriptor, mode)
             if durable:
+                point("file.sync", fails=True)
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
         pending.discard()
         raise os_error(error, f"cannot write '{path}'") from None
+    point("file.written")
     return pending
+
+
+def _temporary(path: str) -> str:
+    directory, name = os.path.split(path)
+    return f"{directory}/.{name}.new"
+
+
+def rename(path: str, new: str, *, durable: bool) -> None:
+    """Give a file another name in the same directory, atomically; one that has the name goes."""
+    try:
+        point("file.rename", fails=True)
+        os.rename(path, new)
+        point("file.renamed")
+        if durable:
+            sync_directory(os.path.dirname(new))
+    except OSError as error:
+        raise os_error(error, f"cannot replace '{new}'") from None
 
 
 def replace(path: str, content: bytes, *, durable: bool, mode: int = 0o600) -> None:
@@ -102,6 +125,7 @@ def write_all(descriptor: int, content: bytes) -> None:
         if not written:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         view = view[written:]
+    point("file.write", fails=True)
 
 
 def read(path: str) -> bytes | None:
@@ -130,7 +154,9 @@ def read(path: str) -> bytes | None:
 def remove(path: str, *, durable: bool = False) -> bool:
     """Remove a file; returns whether there was one."""
     try:
+        point("file.remove", fails=durable)
         os.unlink(path)
+        point("file.removed")
         if durable:
             sync_directory(os.path.dirname(path))
     except FileNotFoundError:
@@ -140,9 +166,18 @@ def remove(path: str, *, durable: bool = False) -> bool:
     return True
 
 
+def forget(path: str) -> None:
+    """Remove a file, and new content for it that a process was writing which died."""
+    remove(path)
+    remove(_temporary(path))
+
+
 def make_directory(path: str, mode: int = 0o711) -> None:
     """Make a directory and those above it; an existing one stays as it is."""
+    if os.path.isdir(path):
+        return
     try:
+        point("directory.make", fails=True)
         os.makedirs(path, mode, exist_ok=True)
     except OSError as error:
         raise os_error(error, f"cannot create directory '{path}'") from None
@@ -152,6 +187,7 @@ def sync_directory(path: str) -> None:
     """Make renames and removals in a directory survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        point("directory.sync", fails=True)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -13,6 +13,7 @@ import os
 from types import TracebackType
 
 from virtd.state import inotify
+from virtd.state.faults import point
 from virtd.state.files import os_error, write_all
 
 SEGMENT_SIZE = 4 << 20  # bytes
@@ -48,6 +49,7 @@ class Writer:
                 raise os_error(failure, f"cannot write the event journal '{self._directory}'") from None
 
     def _flush(self) -> None:
+        point("journal.append", fails=True)
         segments = _segments(self._directory) or [1]
         path = f"{self._directory}/{segments[-1]}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -57,6 +59,7 @@ class Writer:
             write_all(descriptor, (b"\n" if torn else b"") + b"".join(self._lines))
         finally:
             os.close(descriptor)
+        point("journal.appended")
         if size >= SEGMENT_SIZE:
             self._turn(segments)
 

@@ -1,7 +1,9 @@
 """Locks between processes: flock on freshly opened descriptors, with a bounded wait.
 
 The kernel frees a lock when its last descriptor is closed, however its holder ended, so that no lock is ever
-stale. The text in the file is for people and error messages only: who holds the lock, for which call, since when.
+stale. The text in the file says who holds the lock, for which call, since when. It is for people and error messages;
+and as a holder wipes it when it gives the lock back, whoever comes next knows of one that died, and can clear away
+what that one left.
 
 A lock file may be unlinked by its holder (a guest's directory goes when the guest ends). Whoever gets the lock
 therefore looks whether the path still names the file it locked, and begins again if not.
@@ -19,6 +21,7 @@ from contextlib import contextmanager
 from virtd import constants as c
 from virtd import deadlines
 from virtd.errors import VirtError
+from virtd.state.faults import point
 from virtd.state.files import make_directory, os_error
 from virtd.tuples import NamedTuple
 
@@ -36,6 +39,11 @@ class _Expired(Exception):
     """The interval timer rang while flock() waited."""
 
 
+def _now() -> float:
+    """Seconds since the machine was booted: the same for all processes, and nobody sets it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def _ring(signum: int, frame: object) -> NoReturn:
     raise _Expired
 
@@ -46,18 +54,39 @@ class Lock:
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
+        # Whether the holder before may have died with it: also True for the first holder since the machine was booted.
+        self.abandoned = False
 
     def fileno(self) -> int:
         return self.descriptor
 
     def say(self, call: str) -> None:
         """Write into the file who holds the lock and for which call; for error messages only."""
-        text = json.dumps({"pid": os.getpid(), "call": call, "since": time.time()})
-        # Padded, as cutting a file costs some file systems milliseconds; JSON does not mind spaces at its end.
-        os.pwrite(self.descriptor, text.encode().ljust(max(_NOTE_SIZE, os.fstat(self.descriptor).st_size)), 0)
+        self._note(json.dumps({"pid": os.getpid(), "call": call, "since": _now()}).encode())
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
+        if self.descriptor >= 0:
+            self._note(b"")
+            point("lock.release")
+            self.pass_on()
+
+    def _note(self, text: bytes) -> None:
+        try:
+            # Padded, as cutting a file costs some file systems milliseconds; JSON does not mind spaces at its end.
+            os.pwrite(self.descriptor, text.ljust(max(_NOTE_SIZE, os.fstat(self.descriptor).st_size)), 0)
+        except OSError:
+            pass  # a full disk: the lock is held all the same, only nobody will be told by whom
+
+    def _look_back(self) -> None:
+        try:
+            note = os.pread(self.descriptor, _NOTE_SIZE, 0)
+            self.abandoned = not note or bool(note.strip())
+        except OSError:
+            self.abandoned = True
+
+    def pass_on(self) -> None:
+        """Let go of the descriptor only: another process has it, too, and goes on holding the lock."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -79,7 +108,7 @@ def holder(path: str) -> Holder | None:
     try:
         with open(path, encoding="utf-8") as file:
             note = json.load(file)
-        return Holder(int(note["pid"]), str(note["call"]), max(0.0, time.time() - float(note["since"])))
+        return Holder(int(note["pid"]), str(note["call"]), max(0.0, _now() - float(note["since"])))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -122,18 +151,20 @@ def acquire(path: str, call: str, *, timeout: float | None = None, what: str = "
     while True:
         lock = Lock(path, _open(path))
         try:
-            if not _flock(lock.descriptor, end - time.monotonic()):
+            if not flock(lock.descriptor, end - time.monotonic()):
                 raise VirtError(
                     c.VIR_ERR_OPERATION_TIMEOUT,
                     f"cannot acquire {what} (held by {holder(path) or 'an unknown process'})",
                 )
             if _still_named(lock):
+                lock._look_back()
                 lock.say(call)
+                point("lock.taken")
                 return lock
         except BaseException:
-            lock.release()
+            lock.pass_on()
             raise
-        lock.release()
+        lock.pass_on()
 
 
 def attempt(path: str, call: str) -> Lock | None:
@@ -170,8 +201,11 @@ def _open(path: str) -> int:
     raise os_error(missing, f"cannot open lock file '{path}'")
 
 
-def _flock(descriptor: int, seconds: float) -> bool:
-    """flock() with a bound. The interval timer interrupts the system call; there is no polling."""
+def flock(descriptor: int, seconds: float) -> bool:
+    """Lock an open file with a bound; tells whether it is locked.
+
+    The interval timer interrupts the system call; there is no polling.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

@@ -1,5 +1,6 @@
 """Processes: telling them apart for good, and starting those that outlive whoever starts them."""
 
+import errno
 import gc
 import os
 import signal
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from virtd import deadlines
+from virtd.errors import VirtError
+from virtd.state.faults import point
+from virtd.state.files import os_error
 
 
 @dataclass(slots=True)
@@ -55,21 +59,41 @@ def detach(body: Callable[[], None], title: str, log_path: str, keep: list[int])
         keep: the descriptors it takes along; all others are closed.
 
     Raises:
-        OSError: it cannot be forked.
+        VirtError: VIR_ERR_SYSTEM_ERROR, it cannot be forked.
     """
-    pid = os.fork()
+    pid = fork()
     if pid:
-        os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code:
+            raise _no_fork(OSError(code, os.strerror(code) if code > 0 else f"killed by signal {-code}"))
         return
     try:
         # A session of its own: no hang-up and no Ctrl-C of the caller's terminal reaches it. The second fork makes it
         # nobody's child, so that nobody has to reap it.
         os.setsid()
+        point("process.fork-again", fails=True)
         if os.fork():
             os._exit(0)
-    except OSError:
-        os._exit(1)
+    except OSError as error:
+        os._exit(error.errno or errno.EAGAIN)
     _become(body, title, log_path, keep)
+
+
+def fork() -> int:
+    """As os.fork().
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR: there is no room for another process.
+    """
+    try:
+        point("process.fork", fails=True)
+        return os.fork()
+    except OSError as error:
+        raise _no_fork(error) from None
+
+
+def _no_fork(error: OSError) -> VirtError:
+    return os_error(error, "cannot fork child process")
 
 
 def _become(body: Callable[[], None], title: str, log_path: str, keep: list[int]) -> NoReturn:

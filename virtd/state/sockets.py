@@ -13,6 +13,7 @@ import _socket
 import os
 import struct
 
+from virtd.state.faults import point
 from virtd.state.files import os_error
 
 TYPE_CHECKING = False
@@ -60,6 +61,7 @@ def listen(path: str, *, mode: int = 0o600, backlog: int = 128) -> socket.socket
             # The socket must not be open to all for the moment between bind() and chmod().
             before = os.umask(0o177)
             try:
+                point("socket.bind", fails=True)
                 sock.bind(name)
             finally:
                 os.umask(before)

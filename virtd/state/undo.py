@@ -10,6 +10,7 @@ from typing import Any
 
 from virtd.errors import VirtError
 from virtd.state import files
+from virtd.state.faults import point
 
 
 def note(path: str, kind: str, /, **values: object) -> None:
@@ -24,11 +25,17 @@ def note(path: str, kind: str, /, **values: object) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            files.write_all(descriptor, json.dumps({"kind": kind, **values}).encode() + b"\n")
+            size = os.fstat(descriptor).st_size
+            try:
+                files.write_all(descriptor, json.dumps({"kind": kind, **values}).encode() + b"\n")
+            except OSError:
+                os.ftruncate(descriptor, size)  # half a line would spoil the next one
+                raise
         finally:
             os.close(descriptor)
     except OSError as error:
         raise files.os_error(error, f"cannot write '{path}'") from None
+    point("undo.noted")
 
 
 def undo(path: str) -> None:
@@ -40,6 +47,7 @@ def undo(path: str) -> None:
         try:
             table = json.loads(line)
             KINDS[table["kind"]](table)
+            point("undo.undone")
         except (ValueError, KeyError, OSError, VirtError):
             continue  # a line cut short by a crash was not acted upon either; what is gone needs no undoing
     files.remove(path)

@@ -12,7 +12,7 @@ from virtd.drivers.network.running import Running, Status
 from virtd.drivers.service import Service
 from virtd.errors import VirtError
 from virtd.protocol.records import Network
-from virtd.state import journal, locks
+from virtd.state import journal
 from virtd.state.commit import Change
 
 # In the order of VIR_NETWORK_EVENT_ID_*: the index is the event's id.
@@ -69,13 +69,13 @@ class NetworkBase(Service):
         """Tell of a life cycle event (VIR_NETWORK_EVENT_*)."""
         self.tell(change, network, "lifecycle", event, 0)
 
-    def locked(self, call: str) -> AbstractContextManager[locks.Lock]:
+    def locked(self, call: str) -> AbstractContextManager[None]:
         """Keep all others from changing definitions and from claiming names, bridges and addresses.
 
         Args:
             call: libvirt's name of the call, for the messages of those who wait.
         """
-        return locks.held(self.networks.lock_path, call, what="lock of the networks")
+        return self.networks.definitions.locked(self.networks.lock_path, call, what="lock of the networks")
 
     @contextmanager
     def changing(self, uuid: str, name: str, call: str) -> Iterator[Running]:

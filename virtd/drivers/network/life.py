@@ -14,6 +14,7 @@ from virtd.drivers.network import bandwidth, dnsmasq, firewall, links, superviso
 from virtd.drivers.network.running import Running, Status
 from virtd.errors import VirtError
 from virtd.state import files, undo
+from virtd.state.faults import point
 
 _DEFAULT_METRIC = 1  # of static routes (libvirt's default)
 _NAT_PORTS = ("1024", "65535")
@@ -28,17 +29,13 @@ def bring_up(running: Running, status: Status, network: Network) -> None:
         network: what it is to be: its live configuration.
 
     Raises:
-        VirtError: what kept it from coming up; nothing of the attempt is left then.
+        VirtError: what kept it from coming up; the caller tears down then what there is.
     """
-    try:
-        if network.own_bridge:
-            _bring_up_bridge(running, status, network)
-        elif network.bandwidth is not None:
-            text = f"network '{network.name}' limits the bandwidth of a bridge that is not its own"
-            raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, f"{text}, which is not supported by virtd")
-    except BaseException:
-        tear_down(running, status)
-        raise
+    if network.own_bridge:
+        _bring_up_bridge(running, status, network)
+    elif network.bandwidth is not None:
+        text = f"network '{network.name}' limits the bandwidth of a bridge that is not its own"
+        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, f"{text}, which is not supported by virtd")
 
 
 def _bring_up_bridge(running: Running, status: Status, network: Network) -> None:
@@ -54,13 +51,16 @@ def _bring_up_bridge(running: Running, status: Status, network: Network) -> None
         delay=int(network.delay or 0),
         vlan_filtering=network.mac_table_manager == "libvirt",
     )
+    point("network.bridge")
     _set_ipv6(bridge, bool(network.ips_of(6)))
     if network.mode in firewall.FILTERED:
         undo.note(running.undo_path, "rules", bridge=bridge)
         firewall.apply(network)
+        point("network.rules")
     for ip in network.ips:
         links.add_address(bridge, ipaddress.ip_interface((ip.host_address, ip.network.prefixlen)))
     links.change(bridge, up=True)
+    point("network.up")
     if network.bandwidth is not None:
         bandwidth.apply(bridge, network.bandwidth, running.undo_path)
     for route in network.routes:
@@ -74,6 +74,7 @@ def _bring_up_bridge(running: Running, status: Status, network: Network) -> None
         files.replace(running.status_path, status.encode(), durable=False)
         dnsmasq.write(network, running.files)
         supervisor.launch(running, bridge)
+        point("network.served")
 
 
 def _set_ipv6(bridge: str, wanted: bool) -> None:
@@ -104,12 +105,13 @@ def tear_down(running: Running, status: Status | None) -> None:
         VirtError: a process does not end.
     """
     supervisor.stop(running)
+    point("network.stopped")
     undo.undo(running.undo_path)
     for path in running.files.all:
         files.remove(path)
     if status is not None and status.bridge:
-        files.remove(running.lease_status(status.bridge))
-        files.remove(running.mac_map(status.bridge))
+        files.forget(running.lease_status(status.bridge))
+        files.forget(running.mac_map(status.bridge))
 
 
 def restart_dnsmasq(running: Running, status: Status, network: Network) -> None:

@@ -50,8 +50,8 @@ class Lifecycle(NetworkBase):
                 raise VirtError(c.VIR_ERR_OPERATION_INVALID, text, domain=c.VIR_FROM_NETWORK)
             definitions = self.networks.definitions
             with self.generation.commit() as change:
-                change.remove(definitions.autostart_path(entry.name))
                 change.remove(definitions.path(entry.name), durable=True)
+                change.remove(definitions.autostart_path(entry.name))
                 self.tell_lifecycle(change, entry, c.VIR_NETWORK_EVENT_UNDEFINED)
             if not entry.active:
                 self.networks.running(entry).forget_leases()
@@ -129,13 +129,14 @@ class Lifecycle(NetworkBase):
         try:
             life.bring_up(running, status, config)
             live, started = running.prepare_live(config), running.mark_started(status)
+            with self.generation.commit() as change:
+                change.publish(live)
+                change.publish(started)
+                self.tell_lifecycle(change, status, c.VIR_NETWORK_EVENT_STARTED)
         except BaseException:
+            life.tear_down(running, status)
             files.remove(running.status_path)
             raise
-        with self.generation.commit() as change:
-            change.publish(live)
-            change.publish(started)
-            self.tell_lifecycle(change, status, c.VIR_NETWORK_EVENT_STARTED)
 
     def network_destroy(self, network: Network) -> None:
         """virNetworkDestroy."""

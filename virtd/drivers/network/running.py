@@ -141,12 +141,18 @@ class Running:
 
     def sweep(self) -> None:
         """Remove what is left of the directory of a network that has ended; the state change lock is held."""
-        for path in (*self.files.all, self.live_path, self.undo_path, *self.port_files()):
+        for path in (*self.files.all, self.live_path, self.undo_path):
             files.remove(path)
+        # With what was being written when its writer died.
+        for name in os.listdir(self.ports) if os.path.isdir(self.ports) else ():
+            files.remove(f"{self.ports}/{name}")
         try:
             os.rmdir(self.ports)
         except FileNotFoundError:
             pass
+        for name in os.listdir(self.directory):
+            if name not in ("lock", "supervisor"):
+                files.remove(f"{self.directory}/{name}")
         files.remove(self.supervisor_path)
         # The lock goes last: whoever waits for it finds it gone, and begins anew.
         files.remove(self.lock_path)

@@ -19,6 +19,7 @@ from virtd.drivers.network import dnsmasq, leases
 from virtd.drivers.network.running import Running
 from virtd.errors import VirtError
 from virtd.state import files, inotify, locks
+from virtd.state.faults import point
 from virtd.state.process import Process, detach, log
 
 # How long the supervisor may take to say that dnsmasq runs.
@@ -79,7 +80,9 @@ class _Supervisor:
             process = dnsmasq.running(where)
             if process is None:
                 try:
+                    point("dnsmasq.start")
                     process = dnsmasq.start(where)
+                    point("dnsmasq.started")
                 except VirtError:
                     # The supervisor before may have been killed while its dnsmasq was on the way.
                     process = dnsmasq.running(where)

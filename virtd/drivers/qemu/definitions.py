@@ -18,7 +18,7 @@ from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.run import tpm
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
-from virtd.state import files, locks
+from virtd.state import files
 from virtd.state.commit import Change
 
 _UNDEFINE_FLAGS = (
@@ -44,7 +44,7 @@ class Definitions(Descriptors):
         Args:
             call: libvirt's name of the call, for the messages of those who wait.
         """
-        with locks.held(self.guests.definitions_lock, call, what="lock of the definitions"):
+        with self.guests.definitions.locked(self.guests.definitions_lock, call, what="lock of the definitions"):
             yield
 
     def check_unique(self, config: Config) -> Entry | None:
@@ -112,8 +112,9 @@ class Definitions(Descriptors):
                 raise VirtError(c.VIR_ERR_OPERATION_INVALID, "cannot undefine domain with nvram")
             keep_tpm = self._keeps_tpm(entry, flags)
             with self.generation.commit() as change:
-                change.remove(self.guests.definitions.autostart_path(entry.name))
+                # The link goes last: the next who changes a definition removes one that leads nowhere.
                 change.remove(self.guests.definitions.path(entry.name), durable=True)
+                change.remove(self.guests.definitions.autostart_path(entry.name))
                 if not entry.active:
                     change.remove(self.guests.last_state_path(entry.uuid))
                 if variables is not None and flags & _NVRAM:
@@ -162,12 +163,14 @@ class Definitions(Descriptors):
             pending = self.save_definition(config)
             renamed = entry.reference._replace(name=new_name)
             with self.generation.commit() as change:
-                # A crash between the two leaves two files of one uuid, of which the view takes the newer.
-                change.publish(pending)
-                change.remove(self.guests.definitions.path(entry.name), durable=True)
+                # Whoever dies here leaves a guest that has the old name, or the new one: what counts is the name of its
+                # file, not that in it. A link that leads nowhere is removed by the next who changes a definition.
+                definitions = self.guests.definitions
                 if entry.autostart:
-                    change.remove(self.guests.definitions.autostart_path(entry.name))
-                    self.guests.definitions.link_autostart(new_name, change)
+                    definitions.link_autostart(new_name, change)
+                change.rename(definitions.path(entry.name), definitions.path(new_name))
+                change.publish(pending)
+                change.remove(definitions.autostart_path(entry.name))
                 self.lifecycle_event(
                     change, entry.reference, c.VIR_DOMAIN_EVENT_UNDEFINED, c.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED
                 )

@@ -240,7 +240,9 @@ class DriverBase(Driver):
         from virtd.drivers.qemu import stored
 
         def make(content: bytes) -> Config:
-            return stored.read(content, self.capabilities.host(), live=live)
+            config = stored.read(content, self.capabilities.host(), live=live)
+            config.name = entry.name  # that of the file counts: a rename may have been cut short
+            return config
 
         config = kept.get(self.instance.parsed, path, make, most=PARSED_KEPT)
         if config is not None:

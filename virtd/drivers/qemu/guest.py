@@ -87,6 +87,10 @@ class Guest:
             if channel.state is not None:
                 channel.state = "disconnected"
         text, secrets = (format_domain(config, live=True, secure=secure) for secure in (False, True))
+        return self.prepare_texts(text, secrets)
+
+    def prepare_texts(self, text: str, secrets: str) -> list[files.Pending]:
+        """As prepare_live(), of a live XML that has been formatted already, without and with passwords."""
         return [
             files.prepare(self.live_path, text.encode(errors="surrogateescape"), durable=False),
             files.prepare(

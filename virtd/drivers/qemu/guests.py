@@ -283,9 +283,7 @@ class Guests:
                 return True
             if not found.active and locks.probe(guest.lock_path)[0]:
                 return True  # its start is under way
-            from virtd.drivers.qemu.run import supervisor
-
-            supervisor.replace(guest, self.generation, self.definitions.path(found.name), self.log_path(found.name))
+            self._replace_supervisor(guest, found)
             return False
         # Nothing had been started yet. Only if its starter has died does nobody hold the lock.
         lock = locks.attempt(guest.lock_path, "the clean-up after a start that was cut short")
@@ -295,13 +293,15 @@ class Guests:
         if locks.probe(guest.supervisor_path)[0]:
             lock.release()
             return True
-        from virtd.drivers.qemu.run import interfaces as _interfaces  # noqa: F401 - how its notes are undone
-        from virtd.state.undo import undo
-
-        undo(guest.undo_path)
-        files.remove(guest.status_path)
+        # What it had noted is undone in a process of its own: that may take time, which who looks has not.
+        self._replace_supervisor(guest, found)
         guest.unlock(lock)
         return False
+
+    def _replace_supervisor(self, guest: Guest, found: Status) -> None:
+        from virtd.drivers.qemu.run import supervisor  # which those who find all alive need not load
+
+        supervisor.replace(guest, self.generation, self.definitions.path(found.name), self.log_path(found.name))
 
     def _sweep(self, uuid: str) -> None:
         """Remove what a guest left behind whose clean-up was cut short."""

@@ -186,7 +186,8 @@ class Lookup(DriverBase):
         if inactive and entry.persistent and not flags & ~(c.VIR_DOMAIN_XML_INACTIVE | c.VIR_DOMAIN_XML_SECURE):
             content = files.read(self.guests.definitions.path(entry.name))
             written = None if content is None else stored.untouched(content)
-            if written is not None and (written[1] or flags & c.VIR_DOMAIN_XML_SECURE):
+            public = written is not None and (written[1] or bool(flags & c.VIR_DOMAIN_XML_SECURE))
+            if written is not None and public and stored.is_called(written[0], entry.name):
                 return written[0].decode(errors="surrogateescape")
         config = self.config(entry) if inactive and entry.persistent else self.current(entry)
         # Another host starts the guest from it: without what was chosen here, with what it cannot find out.

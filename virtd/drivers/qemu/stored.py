@@ -13,6 +13,7 @@ from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import format_domain, parse_domain
 from virtd.conf.domain.parse import read_domain
 from virtd.conf.host import Host
+from virtd.conf.xml.text import escape
 
 _MARK = b"<!-- virtd "
 
@@ -38,6 +39,11 @@ def read(content: bytes, host: Host, *, live: bool) -> Config:
     if live or untouched(content) is not None:
         return read_domain(content.decode(errors="surrogateescape"), inactive=not live)
     return parse_domain(content.decode(errors="surrogateescape"), host)
+
+
+def is_called(text: bytes, name: str) -> bool:
+    """Whether a definition says that the guest has this name: not if it is being renamed, or was until its end."""
+    return f"<name>{escape(name)}</name>".encode(errors="surrogateescape") in text
 
 
 def untouched(content: bytes) -> tuple[bytes, bool] | None:

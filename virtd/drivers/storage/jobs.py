@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from virtd.state import files, locks
+from virtd.state.faults import point
 
 PREFIX = ".virtd-new."
 
@@ -99,7 +100,9 @@ class Jobs:
         try:
             _remove(temporary)
             yield temporary
+            point("volume.made", fails=True)
             os.rename(temporary, path)
+            point("volume.named")
         except OSError as error:
             raise files.os_error(error, f"cannot create volume '{path}'") from None
         finally:

@@ -90,8 +90,8 @@ class PoolChange(StorageBase):
             if entry.active:
                 raise VirtError(c.VIR_ERR_OPERATION_INVALID, f"storage pool '{entry.name}' is still active")
             with self.generation.commit() as change:
-                change.remove(self.pools.definitions.autostart_path(entry.name))
                 change.remove(self.pools.definitions.path(entry.name), durable=True)
+                change.remove(self.pools.definitions.autostart_path(entry.name))
                 self.tell(change, entry.name, entry.uuid, "lifecycle", c.VIR_STORAGE_POOL_EVENT_UNDEFINED, 0)
 
     def storage_pool_set_autostart(self, pool: StoragePool, autostart: int) -> None:

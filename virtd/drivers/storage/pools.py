@@ -154,7 +154,7 @@ class Pools:
         Args:
             call: libvirt's name of the call, for the messages of those who wait.
         """
-        with locks.held(self.definitions_lock, call, what="lock of the storage pools"):
+        with self.definitions.locked(self.definitions_lock, call, what="lock of the storage pools"):
             yield
 
     @contextmanager

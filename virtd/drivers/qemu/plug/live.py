@@ -24,6 +24,7 @@ from virtd.drivers.qemu.plug.qmpline import QmpLine, Step
 from virtd.drivers.qemu.run import access, confine, prepare
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
+from virtd.state.faults import point
 
 # How long a guest may take to let go of a device, before its caller is told that it has been asked to.
 UNPLUG_SECONDS = 5.0
@@ -147,6 +148,7 @@ class Plug:
             for step in steps:
                 self._monitor.execute(step.command, step.arguments, () if step.fd is None else (step.fd,))
                 done.append(step)
+                point("plug.command")
         except QMPError:
             _take_back(self._monitor, done)
             self._forget_locks()
@@ -181,6 +183,7 @@ def unplug(guest: Guest, alias: str) -> bool:
             )
         except deadlines.DeadlineExceeded:
             return False
+    point("plug.deleted")
     with guest.control() as control:
         control.sync(event)
     if event.name in _REFUSALS:

@@ -13,11 +13,12 @@ import os
 import pwd
 import resource
 import signal
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from virtd import constants as c
 from virtd.errors import VirtError
+from virtd.state.process import fork
 
 # What distributions call the user that QEMU runs as: Debian and Ubuntu; Fedora, openSUSE and Arch.
 USERS = ("libvirt-qemu", "qemu")
@@ -123,6 +124,7 @@ def spawn(
     cpus: Collection[int] | None = None,
     locked: int | None = None,
     privileged: bool = False,
+    record: Callable[[int], None] | None = None,
 ) -> int:
     """Start a program in confinement, as a child of this process.
 
@@ -137,6 +139,8 @@ def spawn(
         cpus: the host's CPUs that it may run on; None: those that its parent may.
         locked: how many bytes of memory it may lock, RLIM_INFINITY for all; None: as many as its parent.
         privileged: whether it keeps what root may do, for programs that confine themselves.
+        record: called with its process id before the program runs, to write that down. If this raises, or this process
+            is killed meanwhile, the program is never run: there is no program of which nobody knows.
 
     Returns:
         Its process id, when it has been executed. Reaping it is the caller's matter.
@@ -145,13 +149,33 @@ def spawn(
         VirtError: VIR_ERR_SYSTEM_ERROR naming the step that failed; there is no process then.
     """
     told, tell = os.pipe()
-    pid = os.fork()
+    gate, opener = os.pipe()
+    try:
+        pid = fork()
+    except VirtError:
+        for descriptor in (told, tell, gate, opener):
+            os.close(descriptor)
+        raise
     if pid == 0:
         os.close(told)
+        os.close(opener)
         most = {resource.RLIMIT_NOFILE: files_limit, **({} if locked is None else {resource.RLIMIT_MEMLOCK: locked})}
-        _become(argv, environment, output, fds, user, group, most, cpus, tell, privileged=privileged)
+        _become(argv, environment, output, fds, user, group, most, cpus, tell, gate, privileged=privileged)
     os.close(tell)
+    os.close(gate)
     try:
+        try:
+            if record is not None:
+                record(pid)
+            os.write(opener, b"!")
+        except BrokenPipeError:
+            pass  # it has failed before it came to the gate, and says so
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        finally:
+            os.close(opener)
         # Closed by a successful exec. Nothing before that can hang.
         failure = os.read(told, 4096)
     finally:
@@ -187,6 +211,7 @@ def _become(
     limits: Mapping[int, int],
     cpus: Collection[int] | None,
     tell: int,
+    gate: int,
     *,
     privileged: bool,
 ) -> NoReturn:
@@ -216,13 +241,15 @@ def _become(
         null = os.open("/dev/null", os.O_RDONLY)
         for descriptor, copy in ((null, 0), (output, 1), (output, 2)):
             os.dup2(descriptor, copy)
-        _keep({0, 1, 2, tell, *fds})
+        _keep({0, 1, 2, tell, gate, *fds})
         for descriptor in fds:
             os.set_inheritable(descriptor, True)
         doing = "cannot drop privileges of"
         if not privileged:
             _drop(user)
         doing = "Cannot run"
+        if not os.read(gate, 1):
+            os._exit(127)  # the parent has died
         os.execve(argv[0], list(argv), dict(environment))
     except OSError as error:
         message = f"{doing} '{argv[0]}': {error.strerror or error}"

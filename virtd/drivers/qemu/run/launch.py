@@ -41,6 +41,7 @@ from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 from virtd.state import files, locks
+from virtd.state.faults import point
 from virtd.state.process import Process, stamp
 from virtd.state.undo import undo
 
@@ -84,6 +85,7 @@ def claim(driver: "DriverBase", config: Config) -> Status:
         vcpus=vcpu_count(config),
     )
     files.replace(guest.status_path, found.encode(), durable=False)
+    point("start.claimed")
     return found
 
 
@@ -109,6 +111,7 @@ def start(driver: "DriverBase", config: Config, manner: Manner) -> Domain:
     except BaseException:
         # Where a supervisor has come into being, it finds its leash cut, and undoes what it did.
         _await_supervisor(guest)
+        spawning.end_orphan(guest)
         undo(guest.undo_path)
         files.remove(guest.status_path)
         raise
@@ -205,6 +208,7 @@ class _Start:
             made = self._prepare_helpers(stack)
             plugged = interfaces.plug(driver.context, self._guest, config)
             stack.callback(plugged.close)
+            point("start.plugged")
             for descriptors in (*plugged.taps.values(), *plugged.vhosts.values()):
                 descriptors[:] = [confine.raised(descriptor) for descriptor in descriptors]
             reset = bool(self._manner.flags & c.VIR_DOMAIN_START_RESET_NVRAM)
@@ -218,6 +222,7 @@ class _Start:
             self._found.disks = {node: list(names) for node, names in command.disks.items()}
             self._found.channels = prepare.connectable(config)
             tuning.set_group(config, group)
+            point("start.prepared")
             self._spawn(command, group, stack)
 
     def _bind(self, name: str) -> int:
@@ -255,6 +260,7 @@ class _Start:
         with spawning.supervise(self._guest, driver.generation, definition, self._found, spawn, log_path) as leash:
             # From now on QEMU alone holds its ends: when it dies, its monitors are closed.
             stack.close()
+            point("start.supervised")
             try:
                 self._let_go(command, group, leash)
             except MonitorClosed:
@@ -271,12 +277,15 @@ class _Start:
             for name, arguments in command.commands:
                 monitor.execute(name, arguments)
             asked = prepare.after_start(config, monitor)
+        point("start.set-up")
         config.id = found.id
         with self._driver.generation.commit() as change:
             for pending in guest.prepare_live(config):
                 change.publish(pending)
             change.publish(files.prepare(guest.cpu_path, guestcpu.write(asked).encode(), durable=False))
+        point("start.to-publish")
         spawning.publish(leash, detail=manner.detail, reason=manner.reason, paused=manner.paused)
+        point("start.published")
 
 
 def _close(descriptors: list[int]) -> None:

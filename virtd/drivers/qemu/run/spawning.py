@@ -6,6 +6,7 @@ leash is cut, and the supervisor ends QEMU and undoes what was done.
 
 import json
 import os
+import signal
 import socket
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.state import files, locks
 from virtd.state.commit import Generation
+from virtd.state.faults import point
 from virtd.state.process import Process, detach
 
 # How long the supervisor may take for one step.
@@ -69,14 +71,14 @@ def supervise(
                 lock = locks.acquire(guest.supervisor_path, "the supervisor")
                 if deadlines.readable(leash, 0):
                     return  # the starter has died already, and may have a successor
-                found.process = _spawn(spawn, kept, guest.undo_path)
-                files.replace(guest.status_path, found.encode(), durable=False)
+                process = _spawn(guest, found, spawn, kept)
+                point("start.spawned")
                 watch = supervisor.Supervisor(guest, generation, definition, found, child=True)
             except VirtError as error:
                 _say(connection, {"error": error.detail, "code": error.code})
                 return
             watch.attach(connection)
-            _say(connection, {"process": {"pid": found.process.pid, "start": found.process.start}})
+            _say(connection, {"process": {"pid": process.pid, "start": process.start}})
             watch.run()
             lock.release()
 
@@ -122,11 +124,33 @@ def _place(spawn: Spawn) -> list[int]:
     return [*numbers, *spawn.command.fds]
 
 
-def _spawn(spawn: Spawn, kept: list[int], undo_path: str) -> Process:
+def end_orphan(guest: Guest) -> None:
+    """End the QEMU of a supervisor that was killed during the start; the supervisor's lock is free."""
+    left = guest.status()
+    if left is None or left.process is None:
+        return
+    try:
+        descriptor = os.pidfd_open(left.process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if left.process.alive():  # not the next process of this number
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            deadlines.readable(descriptor, supervisor.KILL_SECONDS)
+    finally:
+        os.close(descriptor)
+
+
+def _spawn(guest: Guest, found: Status, spawn: Spawn, kept: list[int]) -> Process:
     """Start QEMU and what runs beside it as children of this process, and keep none of their descriptors."""
+
+    def record(pid: int) -> None:
+        found.process = Process.of(pid)
+        files.replace(guest.status_path, found.encode(), durable=False)
+
     try:
         for helper in spawn.helpers:
-            helpers.start(helper, undo_path)
+            helpers.start(helper, guest.undo_path)
         pid = confine.spawn(
             spawn.command.argv,
             environment=spawn.environment,
@@ -136,6 +160,7 @@ def _spawn(spawn: Spawn, kept: list[int], undo_path: str) -> Process:
             group=spawn.group,
             cpus=spawn.command.cpus,
             locked=spawn.command.locked,
+            record=record,
         )
     finally:
         for descriptor in kept:

@@ -22,16 +22,14 @@ from virtd import deadlines
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.guest import Guest, listen
 from virtd.drivers.qemu.monitor import onlookers, qmp
-from virtd.drivers.qemu.run import helpers as _helpers  # noqa: F401 - how its notes are undone
-from virtd.drivers.qemu.run import interfaces as _interfaces  # noqa: F401 - likewise
-from virtd.drivers.qemu.run import owners as _owners  # noqa: F401 - likewise
 from virtd.drivers.qemu.run import reactions
+from virtd.drivers.qemu.run.ending import finish
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
-from virtd.state import files, locks, sockets
+from virtd.state import locks, sockets
 from virtd.state.commit import Generation
+from virtd.state.faults import point
 from virtd.state.process import Process, detach, log, stat_fields
-from virtd.state.undo import undo
 
 # How long QEMU may take to end when it is asked to: it may have to flush caches to slow storage.
 TERM_SECONDS = 10.0
@@ -41,10 +39,6 @@ KILL_SECONDS = 5.0
 RECONNECT_SECONDS = 1.0
 # A full disk is tried again after this time.
 RETRY_SECONDS = 1.0
-
-
-# Ends which the guest brought about itself.
-_BY_GUEST = (None, c.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
 
 
 class Supervisor:
@@ -76,6 +70,7 @@ class Supervisor:
         self._output = bytearray()
         self._reader = qmp.Reader(guest.name)
         self._untold: list[reactions.Told] = []  # events that are not in the journal yet
+        self._unwritten = False  # the status file is not yet what the status is: the disk did not take it
         self._end_reason: int | None = None
         self._ended = False
         self._starting: tuple[_Client, int] | None = None  # who waits for the guest to run; STARTED_* detail
@@ -237,20 +232,27 @@ class Supervisor:
         """Let everybody see the status as it is now, and hear of events; what the disk does not take is tried again."""
         status = self._status
         self._untold += events
+        retried = self._unwritten
         try:
             with self._generation.commit() as change:
                 status.publish(self._guest.status_path, change)
                 for name, arguments in self._untold:
                     change.event("qemu", name, domain=[status.name, status.uuid, status.id], args=arguments)
         except VirtError as error:
-            log(f"what has happened cannot be written down: {error}")
-            self._after(RETRY_SECONDS, self._retry)
+            self._unwritten = True
+            if not retried:
+                log(f"what has happened cannot be written down: {error}")
+                self._after(RETRY_SECONDS, self._retry)
             return False
+        self._unwritten = False
         self._untold.clear()
+        point("guest.recorded")
         return True
 
     def _retry(self) -> None:
-        self._commit([])
+        if self._unwritten and not self._ended and not self._commit([]):
+            self._after(RETRY_SECONDS, self._retry)
+        self._answer_synced()
 
     # The end
 
@@ -366,6 +368,7 @@ class Supervisor:
         what = shape.text(request, "do")
         if what == "expect":
             self._status.expected[shape.text(request, "event")] = shape.number(request, "reason")
+            self._commit([])  # a supervisor that replaces this one has to know it
         elif what == "reboot":
             self._status.reboots = shape.truth(request, "wanted")
         elif what == "policy":
@@ -384,6 +387,7 @@ class Supervisor:
             self._answer_synced()
             return
         elif what == "destroy":
+            point("guest.to-destroy")
             client.awaits_end = True
             reason, graceful = shape.number(request, "reason"), shape.truth(request, "graceful")
             self._end(reason, graceful=graceful)
@@ -424,6 +428,8 @@ class Supervisor:
             self._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
 
     def _answer_synced(self) -> None:
+        if self._unwritten:
+            return
         for client in list(self._clients.values()):
             if client.awaits_seen is not None and client.awaits_seen <= self._status.seen:
                 client.awaits_seen = None
@@ -458,48 +464,6 @@ class _Client:
         self.awaits_end = False
 
 
-def finish(guest: Guest, generation: Generation, definition: str, status: Status, ordered: int | None) -> None:
-    """Clean up after a QEMU that has ended, and record the end if the guest had been published.
-
-    Can be interrupted at any point and done again by the next one who looks.
-
-    Args:
-        guest: the guest's directory.
-        generation: where the end is committed.
-        definition: path of the persistent definition, which exists or not.
-        status: the last that is known of the guest.
-        ordered: the VIR_DOMAIN_SHUTOFF_* reason that QEMU was ended for; None if it ended by itself.
-    """
-    undo(guest.undo_path)
-    reason, detail = _shutoff(status, ordered)
-    with generation.commit() as change:
-        if status.active:
-            change.event(
-                "qemu",
-                "lifecycle",
-                # libvirt takes the id from a guest that it ends itself before it tells of the end.
-                domain=[status.name, status.uuid, status.id if ordered in _BY_GUEST else -1],
-                args=[c.VIR_DOMAIN_EVENT_STOPPED, detail],
-            )
-            if os.path.exists(definition):
-                last = json.dumps([c.VIR_DOMAIN_SHUTOFF, reason]).encode()
-                change.publish(files.prepare(f"{guest.directory}.last", last, durable=False))
-        change.remove(guest.status_path)
-    lock = locks.attempt(guest.lock_path, "the clean-up after the guest")
-    if lock is not None:
-        guest.unlock(lock)
-
-
-def _shutoff(status: Status, ordered: int | None) -> tuple[int, int]:
-    """Why a guest is off now, as reason of the state and as detail of the event."""
-    if ordered is not None:
-        return ordered, reactions.STOPPED_DETAILS.get(ordered, c.VIR_DOMAIN_EVENT_STOPPED_FAILED)
-    if status.state == c.VIR_DOMAIN_SHUTDOWN:
-        return c.VIR_DOMAIN_SHUTOFF_SHUTDOWN, c.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN
-    # A QEMU that went without a word failed.
-    return c.VIR_DOMAIN_SHUTOFF_CRASHED, c.VIR_DOMAIN_EVENT_STOPPED_FAILED
-
-
 def replace(guest: Guest, generation: Generation, definition: str, log_path: str) -> None:
     """Put a new supervisor beside a guest whose own has died; returns when it supervises or has cleaned up."""
     told, tell = os.pipe()
@@ -526,11 +490,18 @@ def replace(guest: Guest, generation: Generation, definition: str, log_path: str
         if not status.active:
             supervisor._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
         os.close(tell)
+        point("guest.adopted")
         log("a new supervisor has taken over")
         supervisor.run()
 
-    detach(body, f"virtd: guest {guest.name}", log_path, keep=[tell])
-    os.close(tell)
+    try:
+        detach(body, f"virtd: guest {guest.name}", log_path, keep=[tell])
+    except VirtError:
+        # There is no room for a process: the guest goes on without, until the next one looks.
+        os.close(told)
+        return
+    finally:
+        os.close(tell)
     # The end of the pipe comes when the supervisor is at work, or has ended.
     deadlines.readable(told, KILL_SECONDS)
     os.close(told)

@@ -1,0 +1,66 @@
+"""A seeded part of the campaign (contrib/faults runs all of it), and that it would find something."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.conftest import lacking
+from tests.faults.campaign import campaign
+from tests.faults.kills import kills
+from tests.faults.operations import OPERATIONS
+from tests.faults.world import BrokenError, World
+from tests.helpers.processes import end
+from virtd.errors import VirtError
+from virtd.state import locks
+
+SEED = 20260101  # the same faults in each run: what is found can be found again
+MOST = 1  # faults in each operation
+GROUPS = 4
+
+
+@pytest.fixture(autouse=True)
+def _root() -> None:
+    if os.geteuid():
+        pytest.skip("only root can have networks, and guests under a user of their own")
+    if not os.path.exists("/dev/net/tun"):
+        lacking("device /dev/net/tun")
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_faults(group: int) -> None:
+    outcomes = list(campaign(OPERATIONS[group::GROUPS], seed=SEED + group, most=MOST))
+    assert [f"{outcome.plan}: {outcome.problem}" for outcome in outcomes if outcome.problem] == []
+    assert sum(outcome.fired for outcome in outcomes) > 0.8 * len(outcomes)
+
+
+def test_kills_at_any_instant() -> None:
+    outcomes = list(kills(SEED, 1, share=0.2))
+    assert [outcome for outcome in outcomes if outcome.problem] == []
+    assert sum(outcome.hit for outcome in outcomes) > 0.5 * len(outcomes)
+
+
+def test_it_would_find_what_is_left() -> None:
+    world = World()
+    try:
+        stray = world.root / "run/virtd/qemu/stray"
+        stray.touch()
+        with pytest.raises(BrokenError, match="stray"):
+            world.check_emptied()
+        stray.unlink()
+        world.check_emptied()
+        path = world.root / "run/virtd/qemu/lock"
+        with locks.held(str(path), "a test"), pytest.raises(BrokenError, match=r"held by .*a test"):
+            world.check_locks()
+        world.check_locks()
+        path.unlink()
+        (world.root / "var/log/virtd/virtd.log").write_text("Traceback (most recent call last):\n")
+        with pytest.raises(BrokenError, match="Traceback"):
+            world.check_log()
+        world.check_bystanders()
+        end([world.qemu("bystander")])
+        with pytest.raises((BrokenError, VirtError)):
+            world.check_bystanders()
+    finally:
+        world.close()
