@@ -69,7 +69,7 @@ def test_a_guest_whose_network_is_not_active_is_not_started(on_network: Instance
 
 def test_many_clients_start_guests_on_one_network_at_once(on_network: Instance, libvirt: ModuleType) -> None:
     """Each start connects to the server that is doing it: what a server of one process would hang at."""
-    count = 20
+    count = 50
 
     def start(number: int) -> None:
         connection = libvirt.open(on_network.uri)

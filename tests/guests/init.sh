@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first process of the test guest (tests/guests/linux.py). Kernel command line:
 #   virtd.net=dhcp     bring up the first network interface by DHCP and print "virtd: address ADDRESS"
-#   virtd.name=NAME    the guest's host name
+#   virtd.name=NAME    the guest's host name, which the DHCP server is told, too
 #   virtd.mount=DISK   make a file system on a disk and mount it on /mnt
 #   virtd.quiet        no shell: print READY and wait
 #   virtd.run=COMMAND  run this after READY ("_" stands for a space), before the shell
@@ -30,13 +30,16 @@ if [ "$(option net)" = dhcp ]; then
 ip address flush dev "$interface"
 ip address add "$ip/${mask:-24}" dev "$interface"
 [ -z "$router" ] || ip route add default via "${router%% *}"
+[ -z "$dns" ] || echo "search $domain
+nameserver ${dns%% *}" >/etc/resolv.conf
 echo "virtd: address $ip"
 SCRIPT
     chmod 755 /run/dhcp
     ip link set lo up
     interface=$(ls /sys/class/net | grep -v '^lo$' | head -n 1)
     ip link set "$interface" up
-    udhcpc -i "$interface" -s /run/dhcp -t 10 -T 1 -n -q >/run/udhcpc.log 2>&1
+    host=$(option name)
+    udhcpc -i "$interface" -s /run/dhcp -t 10 -T 1 -n -q ${host:+-x "hostname:$host"} >/run/udhcpc.log 2>&1
     grep '^virtd: address' /run/udhcpc.log || echo "virtd: no address"
 fi
 

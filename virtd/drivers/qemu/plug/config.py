@@ -12,6 +12,7 @@ from virtd import constants as c
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import assign_aliases
 from virtd.conf.domain.base import Device, DriveAddress, PciAddress, UsbAddress
+from virtd.conf.domain.basics import is_i440fx
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.disk import Disk
@@ -80,11 +81,6 @@ def unsupported(verb: str, kind: str, *, live: bool) -> VirtError:
     return VirtError(code, text, domain=c.VIR_FROM_QEMU)
 
 
-def saved(kind: str) -> bool:
-    """Whether a definition can get and lose a device of a kind by itself."""
-    return "a" in KINDS[kind].saved
-
-
 def add(config: Config, what: Wanted, host: Host, *, live: bool) -> list[tuple[str, Device]]:
     """Add a device, with defaults, address and (live) alias.
 
@@ -102,20 +98,21 @@ def add(config: Config, what: Wanted, host: Host, *, live: bool) -> list[tuple[s
         _check_double(config, device)
     if isinstance(device, Controller) and device.index in (None, -1):
         device.index = 1 + max((one.index or 0 for one in config.controllers if one.type == device.type), default=-1)
-    before = {id(one) for one in config.controllers}
+    before = list(config.controllers)
     hubs = len(config.hubs)
     if live:
         _add_scsi(config, device)
     insert(config, what.kind, device)
     if isinstance(device, MemoryDevice):
-        _count_memory(config, device, 1)
+        _count_memory(config, device, device.size or 0, live=live)
     labels = [label.copy() for label in config.seclabels]
     finish(config, host, inactive=not live)
     if not live:
         return [(what.kind, device)]
     config.seclabels = labels  # those of a running guest are what it runs with
-    new = [one for one in config.controllers if id(one) not in before and one is not device]
+    new = [one for one in config.controllers if one is not device and not _among(one, before)]
     missing = _missing(config, device, new, more_hubs=len(config.hubs) > hubs)
+    config.controllers[:] = _in_order(before, [one for one in (*missing, device) if isinstance(one, Controller)])
     assign_aliases(config)
     return [*(("controller", one) for one in missing), (what.kind, device)]
 
@@ -129,6 +126,20 @@ def _add_scsi(config: Config, device: Device) -> None:
         for index in range(place.controller + 1):
             if index not in known:
                 config.controllers.append(Controller(type="scsi", index=index, model=model))
+
+
+def _among(one: Controller, others: list[Controller]) -> bool:
+    """Whether a controller is one of some, not only like one."""
+    return any(one is other for other in others)
+
+
+def _in_order(before: list[Controller], new: list[Controller]) -> list[Controller]:
+    """The controllers of a running guest in their order, each new one behind those of its type."""
+    found = list(before)
+    for one in new:
+        last = max((n for n, other in enumerate(found) if other.type == one.type), default=len(found) - 1)
+        found.insert(last + 1, one)
+    return found
 
 
 def _missing(config: Config, device: Device, new: list[Controller], *, more_hubs: bool) -> list[Controller]:
@@ -146,13 +157,13 @@ def _missing(config: Config, device: Device, new: list[Controller], *, more_hubs
                 raise _internal("No more available PCI slots")
         elif one.type == "virtio-serial":
             raise _internal("no virtio-serial controllers are available")
+        elif one.type == "ide" and is_i440fx(config.os.machine or ""):
+            continue  # it is there, and takes nothing new
         elif one.type != "scsi":
             raise _internal(f"Could not find {one.type} controller with index {one.index} required for device")
     if more_hubs and isinstance(place, UsbAddress):
         raise _internal("No free USB ports")
-    # Ports that would only be kept in reserve for the next device.
-    reserve = [one for one in new if one.type == "pci"]
-    config.controllers[:] = [one for one in config.controllers if all(one is not other for other in reserve)]
+    # Ports that would only be kept in reserve for the next device are not had.
     return [one for one in new if one.type == "scsi"]
 
 
@@ -184,17 +195,20 @@ def _check_memory(config: Config, device: Device) -> None:
         raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
 
 
-def _count_memory(config: Config, device: MemoryDevice, sign: int) -> None:
-    """Let the guest's memory be as much more, or less, as a device has."""
-    config.memory = (config.memory or 0) + sign * (device.size or 0)
-    if device.model in _MODULES and config.current_memory is not None:
-        config.current_memory += sign * (device.size or 0)
+def _count_memory(config: Config, device: MemoryDevice, kib: int, *, live: bool) -> None:
+    """Let the guest's memory be as much more, or less; what it uses of a device while it runs is its own choice."""
+    config.memory = (config.memory or 0) + kib
+    if config.current_memory is not None and not (live and device.model not in _MODULES):
+        config.current_memory += kib
 
 
 def take_out(config: Config, kind: str, device: Device) -> None:
     """Take a device, which is one of the configuration's own, out of it; with memory its size goes, too."""
     if isinstance(device, MemoryDevice):
-        _count_memory(config, device, -1)
+        _count_memory(config, device, -(device.size or 0), live=device.info.alias is not None)
+    first = bool(config.serials) and config.serials[0] is device
+    if first and config.consoles and config.consoles[0].target_type == "serial":
+        del config.consoles[0]  # the same port by another name
     remove(config, kind, device)
 
 
@@ -251,8 +265,8 @@ def _alike(one: Device, other: Device) -> bool:
         one.info.address = None
     if other.info.alias is None:
         one.info.alias = None
-    for name in ("port", "model", "current", "driver"):
-        if name in type(other).fields and getattr(other, name) is None:
+    for name in type(other).fields:
+        if getattr(other, name) is None:
             setattr(one, name, None)
     return one == other
 

@@ -49,8 +49,8 @@ class Devices(Changes):
                 device = what.read()
                 rules.check_attach(config, what.kind, device)
                 rules.check_source(device)
-            elif not deviceconf.saved(what.kind):
-                raise deviceconf.unsupported("attach", what.kind, live=False)
+            else:
+                rules.check_saved(what.kind, what.read(), "attach")
             found = deviceconf.add(config, what, self.capabilities.host(), live=live)
             if live:
                 added[:] = found
@@ -115,6 +115,8 @@ class Devices(Changes):
         what = deviceconf.wanted(xml, "detach", live=live)
         if live:
             rules.check_detachable(what.kind, what.read())
+        else:
+            rules.check_saved(what.kind, what.read(), "detach")
 
         def find(config: Config, live: bool) -> tuple[str, Any]:
             return what.kind, deviceconf.find(config, what, live=live)
@@ -132,9 +134,7 @@ class Devices(Changes):
         with self.held(domain, call) as entry:
             live, persistent = self.affects(entry, flags)
             if persistent:
-                kind, _ = find(self.config(entry), False)
-                if not deviceconf.saved(kind):
-                    raise deviceconf.unsupported("detach", kind, live=False)
+                rules.check_saved(*find(self.config(entry), False), "detach")
             if live:
                 config = self.live(entry)
                 kind, device = find(config, True)

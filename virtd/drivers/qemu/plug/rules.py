@@ -22,7 +22,7 @@ from virtd.errors import VirtError
 from virtd.state import files
 
 _UNPLUGGABLE_BUSES = ("virtio", "usb", "scsi")
-_DISKS = ("disk", "lun")
+_CD_BUSES = ("usb", "scsi")
 # The types of interfaces that come while a guest runs.
 _CARDS = ("user", "network", "bridge", "ethernet", "direct", "vhostuser", "vdpa", "hostdev")
 _INPUT_BUSES = ("usb", "virtio")
@@ -86,7 +86,7 @@ def check_detach(config: Config, kind: str, device: Any) -> None:
     check_detachable(kind, device)
     match device:
         case Disk():
-            if device.device not in _DISKS:
+            if device.device == "floppy" or (device.device == "cdrom" and device.bus not in _CD_BUSES):
                 raise _never(f"disk device type '{device.device}' cannot be detached")
             if device.bus not in _UNPLUGGABLE_BUSES:
                 raise _never("This type of disk cannot be hot unplugged")
@@ -112,6 +112,24 @@ def check_detachable(kind: str, device: Any) -> None:
         case Input():
             if device.bus == "ps2":
                 raise _never(f"input device on bus '{device.bus}' cannot be detached")
+
+
+def check_saved(kind: str, device: Any, verb: str) -> None:
+    """Refuse a device that a definition cannot get or lose by itself.
+
+    Args:
+        kind: its kind.
+        device: the device.
+        verb: 'attach' or 'detach'.
+
+    Raises:
+        VirtError: VIR_ERR_OPERATION_UNSUPPORTED, VIR_ERR_OPERATION_INVALID.
+    """
+    if "a" not in KINDS[kind].saved:
+        raise unsupported(verb, kind, live=False)
+    if isinstance(device, Console) and device.target_type in (None, "serial"):
+        text = f"{verb}ing serial console is not supported"
+        raise _never(text) if verb == "attach" else _not_now(text)
 
 
 def _is_on(device: Disk | Hostdev, controller: Controller) -> bool:
