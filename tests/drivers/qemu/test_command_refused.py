@@ -24,11 +24,6 @@ __all__ = ["binary"]
 REFUSED = [
     ("", "<keywrap><cipher name='aes' state='on'/></keywrap>", "aes-key-wrap is not available with this QEMU binary"),
     ("", "<cpu mode='host-passthrough'/>", "CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host"),
-    (
-        "<hostdev mode='subsystem' type='pci'><source><address bus='1'/></source></hostdev>",
-        "",
-        "hostdev subsys type 'pci'",
-    ),
     ("<graphics type='rdp'/>", "", "rdp graphics are not supported with this QEMU"),
     (
         "<channel type='spicevmc'><target type='virtio'/></channel>",

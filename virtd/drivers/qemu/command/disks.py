@@ -178,17 +178,25 @@ def _scsi(line: Line, disk: Disk) -> Properties:
     driver = _LUN_DRIVERS.get(disk.device)
     if driver is None:
         raise unsupported(f"disk device='{disk.device}' is not supported for bus='scsi'")
-    controller = line.controller("scsi", address.controller)
-    properties: Properties = {"driver": driver, "bus": f"{alias(controller.info)}.0"}
-    if controller.model in ("lsilogic", "dc390", "am53c974"):
-        if address.target:
-            raise internal(f"target must be 0 for controller model '{controller.model}'")
-        properties["scsi-id"] = address.unit
-    else:
-        properties |= {"channel": address.bus, "scsi-id": address.target, "lun": address.unit}
+    properties: Properties = {"driver": driver, **scsi_place(line, address)}
     if disk.device != "lun":
         properties["device_id"] = disk.serial or f"drive-{alias(disk.info)}"
     return properties
+
+
+def scsi_place(line: Line, address: DriveAddress) -> Properties:
+    """Where a logical unit is plugged in; older controllers know no more of it than a number.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR, its controller has no such place.
+    """
+    controller = line.controller("scsi", address.controller)
+    bus: Properties = {"bus": f"{alias(controller.info)}.0"}
+    if controller.model not in ("lsilogic", "dc390", "am53c974"):
+        return bus | {"channel": address.bus, "scsi-id": address.target, "lun": address.unit}
+    if address.target:
+        raise internal(f"target must be 0 for controller model '{controller.model}'")
+    return bus | {"scsi-id": address.unit}
 
 
 def _spaced(serial: str | None) -> str | None:

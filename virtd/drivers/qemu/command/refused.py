@@ -30,7 +30,6 @@ REFUSED: dict[str, dict[str, str]] = {
         "guest_actual": "<guest> of an interface",
         "port_forwards": "<portForward>",
     },
-    "UsbSource": {"startup_policy": "startupPolicy of a USB host device"},
     "NetworkSource": {"cookies": "<cookies>"},
 }
 
@@ -93,7 +92,6 @@ INERT: dict[str, tuple[str, ...]] = {
     "Video": ("primary",),
     "VideoDriver": ("vgaconf",),
     "Shmem": ("msi",),
-    "Hostdev": ("managed",),
     "Channel": ("state",),
     "Hap": ("state",),
     "QemuCapability": ("capability",),
@@ -116,9 +114,9 @@ INERT: dict[str, tuple[str, ...]] = {
     "DbusGraphics": ("p2p",),
     "RdpGraphics": ("autoport", "multi_user", "replace_user"),
     "PciSource": ("write_filtering",),
-    "ScsiHostSource": ("wwpn",),
-    "ScsiSource": ("adapter",),
-    "HostdevSource": ("managed", "startup_policy"),
+    # Who makes devices of the host ready sees to these.
+    "UsbSource": ("vendor", "product", "startup_policy"),
+    "Hostdev": ("managed", "rawio", "sgio"),
 }
 
 BELOW = frozenset(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from virtd import constants as c
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.run import helpers as _helpers  # noqa: F401 - how its notes are undone
+from virtd.drivers.qemu.run import hostdevices as _hostdevices  # noqa: F401 - likewise
 from virtd.drivers.qemu.run import interfaces as _interfaces  # noqa: F401 - likewise
 from virtd.drivers.qemu.run import owners as _owners  # noqa: F401 - likewise
 from virtd.drivers.qemu.run import reactions
