@@ -103,3 +103,34 @@ def test_understands_what_virsh_understands(args: list[str], libvirtd: Libvirtd)
 def test_refuses_what_virsh_refuses(args: list[str]) -> None:
     theirs, ours = (run(*args, program=program) for program in ("virsh", ""))
     assert (ours.stdout, ours.stderr, ours.returncode) == (theirs.stdout, theirs.stderr, theirs.returncode)
+
+
+@pytest.mark.parametrize("level", ["0", "1", "2", "4", "5", "x"])
+def test_says_what_it_does_as_virsh_does(level: str, libvirtd: Libvirtd, tmp_path: Path) -> None:
+    line = (
+        "list --all --title; dominfo nope; dumpxml --domain=test --xpath /domain/name; net-info default; domname 1;"
+        "domname 6695eb01-f6a4-8304-79aa-97f2502e193f; net-name 00000000-0000-0000-0000-000000000000; pool-uuid p;"
+        "vol-info v; vol-info v --pool default-pool; iface-name 01:02:03:04:05:06; iface-mac eth1; secret-dumpxml x;"
+        "nwfilter-dumpxml x; echo a b; vol-path /x"
+    )
+    answers = []
+    for program in ("virsh", ""):
+        log = tmp_path / f"log{program}"
+        result = run("-c", libvirtd.uri("test"), "-d", level, "-l", str(log), line, program=program)
+        written = log.read_text() if log.exists() else ""
+        form = re.sub(r"^\[\d{4}\.\d\d\.\d\d \d\d:\d\d:\d\d virt?sh \d+\]", "", written, flags=re.M)
+        answers.append((result.stdout.splitlines(), result.stderr.splitlines(), result.returncode, form.splitlines()))
+    for theirs, ours in zip(*answers, strict=True):
+        assert ours == theirs
+
+
+def test_takes_the_same_from_the_environment(libvirtd: Libvirtd, tmp_path: Path) -> None:
+    logs = []
+    for program in ("virsh", ""):
+        log = tmp_path / f"log{program}"
+        env = {"VIRSH_DEBUG": "1", "VIRSH_LOG_FILE": str(log), "VIRSH_DEFAULT_CONNECT_URI": libvirtd.uri("test")}
+        result = run("domid nope", program=program, env=env)
+        assert result.stdout.splitlines()[0] == 'commands: "domid nope"'
+        logs.append([line.partition("] ")[2] for line in log.read_text().splitlines()])
+    assert logs[0] == logs[1] != []
+    assert run("uri", env={"VIRSH_LOG_FILE": "/nonexistent/log"}).returncode == 1

@@ -30,7 +30,7 @@ class Switch(NamedTuple):
 
 SWITCHES = (
     Switch("c", "connect", "URI", "what to connect to"),
-    Switch("d", "debug", "NUM", "debug level, 0 to 4 (accepted, and without effect)"),
+    Switch("d", "debug", "NUM", "say what is being done: 0 for all there is to say, 4 for errors only"),
     Switch("e", "escape", "CHAR", "what ends a console, such as ^]"),
     Switch("h", "help", "", "this help"),
     Switch("k", "keepalive-interval", "NUM", "seconds between questions whether the server is alive; 0: never"),
@@ -80,6 +80,7 @@ def _main(argv: list[str]) -> int:
 
     session = Session()
     try:
+        _surroundings(session)
         words = _switches(session, argv)
     except UsageError as error:
         session.complain(str(error))
@@ -98,6 +99,18 @@ def _main(argv: list[str]) -> int:
         return 0 if run.run_words(session, words) else 1
     finally:
         session.disconnect()
+
+
+def _surroundings(session: Session) -> None:
+    """Take what stands in the environment; options count more."""
+    level = os.environ.get("VIRSH_DEBUG", "")
+    if level in ("0", "1", "2", "3", "4"):
+        session.level = int(level)
+    elif level:
+        session.complain("VIRSH_DEBUG not set with a valid numeric value")
+    path = os.environ.get("VIRSH_LOG_FILE")
+    if path:
+        _open_log(session, path)
 
 
 def _switches(session: Session, argv: list[str]) -> list[str] | None:
@@ -170,6 +183,8 @@ def _apply(session: Session, switch: Switch, value: str | None) -> bool:
             level = _natural(switch, value, f"option {_names(switch)} takes a numeric argument")
             if level > 4:
                 session.complain(f"ignoring debug level {level} out of range [0-4]")
+            else:
+                session.level = level
         case "log":
             _open_log(session, value or "")
         case "quiet":

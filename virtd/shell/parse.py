@@ -4,13 +4,23 @@ Nothing runs before all commands of a line have been understood. Options stand a
 option fills those that can be given by their place, in their order.
 """
 
+from __future__ import annotations
+
 from virtd.shell import index
 from virtd.shell.command import FLAG, HELP, JSON, REST, Args, Command, Option
 from virtd.shell.failure import Failure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def parse(words: list[str]) -> Args:
+
+def parse(words: list[str], trace: Callable[[str], None] = lambda text: None) -> Args:
     """Understand one command.
+
+    Args:
+        words: the command and its options.
+        trace: is told each option as it is understood.
 
     Raises:
         Failure: there is no such command, or it does not take these options.
@@ -18,7 +28,7 @@ def parse(words: list[str]) -> Args:
     command = index.find(words[0])
     if command is None:
         raise Failure(f"unknown command: '{words[0]}'")
-    values = _values(command, words[1:])
+    values = _values(command, words[1:], trace)
     if HELP in values and not any(option.name == HELP for option in command.options):
         manual = index.find("help")
         assert manual is not None
@@ -29,7 +39,7 @@ def parse(words: list[str]) -> Args:
     return Args(command, values)
 
 
-def _values(command: Command, words: list[str]) -> dict[str, object]:
+def _values(command: Command, words: list[str], trace: Callable[[str], None]) -> dict[str, object]:
     options = command.options
     named = {option.name: option for option in options}
     places = [option for option in options if option.positional]
@@ -49,6 +59,7 @@ def _values(command: Command, words: list[str]) -> dict[str, object]:
                 if value is not None:
                     raise Failure(f"invalid '=' after option --{option.name}")
                 values[option.name] = True
+                trace(f"{command.name}: {option.name}(bool): (none)")
                 continue
             if value is None:
                 if not queue:
@@ -59,6 +70,7 @@ def _values(command: Command, words: list[str]) -> dict[str, object]:
             if place is None:
                 raise Failure(f"unexpected data '{word}'")
             option, value = place, word
+        trace(f"{command.name}: {option.name}(optdata): {value}")
         if option.kind == REST:
             words_so_far = values.setdefault(option.name, [])
             assert isinstance(words_so_far, list)

@@ -12,8 +12,10 @@ from virtd.shell.session import Session
 
 def run_line(session: Session, line: str) -> bool:
     """Run the commands of a line; whether the last one succeeded."""
+    if not session.interactive:
+        session.trace(f'commands: "{line}"')
     try:
-        commands = [parse.parse(command) for command in words.split(line)]
+        commands = [parse.parse(command, session.trace) for command in words.split(line)]
     except Failure as error:
         report(session, error)
         return False
@@ -26,7 +28,7 @@ def run_line(session: Session, line: str) -> bool:
 def run_words(session: Session, command: list[str]) -> bool:
     """Run one command that has been split into words; whether it succeeded."""
     try:
-        args = parse.parse(command)
+        args = parse.parse(command, session.trace)
     except Failure as error:
         report(session, error)
         return False
@@ -52,6 +54,7 @@ def run_all(session: Session, commands: list[Args]) -> bool:
 
 def run(session: Session, args: Args) -> bool:
     """Run one command and print what it hands back; whether it succeeded."""
+    session.command = args.command.name
     try:
         found = args.command.function(session, args)
         if found is not None:

@@ -13,11 +13,15 @@ from virtd.shell.failure import Failure, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, TextIO
 
     from virtd.drivers.base import Connection, Event
     from virtd.shell.streams import Transfer
+
+# How important is what is said: virsh's levels, of which it uses these.
+DEBUG, INFO, ERROR = 0, 1, 4
+_LEVELS = {DEBUG: "DEBUG", INFO: "INFO", ERROR: "ERROR"}
 
 
 class Session:
@@ -41,6 +45,8 @@ class Session:
         self.ended = False  # quit was said
         self.connection: Connection | None = None
         self.log: TextIO | None = None
+        self.level = ERROR  # what is less important than this is said to nobody
+        self.command = ""  # which is being run, for what is said about it
         self.local = False  # the connection leads into this process
         self.lost = False  # the connection has come to an end by itself
 
@@ -134,13 +140,28 @@ class Session:
         sys.stdout.flush()
         sys.stderr.write(f"error: {text}\n")
         sys.stderr.flush()
-        self.note(f"error: {text}")
+        self.note(text, ERROR)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, level: int = INFO) -> None:
         """Write a line to the log, if there is one."""
         if self.log is not None:
-            self.log.write(f"{text}\n")
+            import os
+            import time
+
+            now = time.strftime("%Y.%m.%d %H:%M:%S")
+            self.log.write(f"[{now} virtsh {os.getpid()}] {_LEVELS[level]} {text}\n")
             self.log.flush()
+
+    def trace(self, text: str, level: int = INFO) -> None:
+        """Say what is being done, on standard output and in the log, to whoever wants to know that (--debug).
+
+        Args:
+            text: what is done.
+            level: how important that is: INFO, or DEBUG.
+        """
+        if level >= self.level:
+            sys.stdout.write(f"{text}\n")
+            self.note(text, level)
 
     # Look-ups
 
@@ -154,28 +175,34 @@ class Session:
         Raises:
             Failure: there is none.
         """
+        self.trace(f"{self.command}: found option <domain>: {text}")
         if "id" in ways.split() and text.isascii() and text.isdigit() and int(text) < 2**31:
             try:
-                return self.call("domain_lookup_by_id", int(text))
+                return self._look_up("domain_lookup_by_id", int(text))
             except VirtError as error:
                 if error.code not in _ABSENT:
                     raise
-        return self._find("domain", text, ways, f"failed to get domain '{text}'")
+        # Of a guest virsh says no more than that there is none.
+        return self._find("domain", text, ways, f"failed to get domain '{text}'", silent=True)
 
     def network(self, text: str, ways: str = "uuid name") -> Any:
         """The network that a text names; as domain()."""
+        self.trace(f"{self.command}: found option <network>: {text}")
         return self._find("network", text, ways, f"failed to get network '{text}'")
 
     def pool(self, text: str, ways: str = "uuid name") -> Any:
         """The storage pool that a text names; as domain()."""
+        self.trace(f"{self.command}: found option <pool>: {text}")
         return self._find("storage_pool", text, ways, f"failed to get pool '{text}'")
 
     def nwfilter(self, text: str) -> Any:
         """The network filter that a text names; as domain()."""
+        self.trace(f"{self.command}: found option <nwfilter>: {text}")
         return self._find("nwfilter", text, "uuid name", f"failed to get nwfilter '{text}'")
 
     def secret(self, text: str) -> Any:
         """The secret that a UUID names; as domain()."""
+        self.trace(f"{self.command}: found option <secret>: {text}", DEBUG)
         if _uuid(text) is None:
             problem = "uuidstr in virSecretLookupByUUIDString must be a valid UUID"
             raise Failure(f"failed to get secret '{text}'", problem)
@@ -183,47 +210,57 @@ class Session:
 
     def interface(self, text: str, ways: str = "name mac") -> Any:
         """The host's network interface that a name or MAC address means; as domain()."""
-        calls = {"name": "interface_lookup_by_name", "mac": "interface_lookup_by_mac_string"}
-        order = [way for way in ("mac", "name") if way in ways.split()]
-        # That a text is no MAC address of anybody's says nothing to whoever meant a name.
-        failure = f"failed to get interface '{text}'"
-        return self._first([(calls[way], (text,)) for way in order], failure, silent=order[-1] == "mac")
+        self.trace(f"{self.command}: found option <interface>: {text}")
+        # What looks like a MAC address is none's name.
+        way, call = ("mac", "mac_string") if _is_mac(text) else ("name", "name")
+        calls = [(f"interface_lookup_by_{call}", (text,))] if way in ways.split() else []
+        return self._first(calls, f"failed to get interface '{text}'")
 
-    def volume(self, text: str, pool: str | None, ways: str = "name key path") -> Any:
+    def volume(self, text: str, pool: str | None, ways: str = "name key path", *, option: str = "pool") -> Any:
         """The volume that a text names; as domain().
 
         Args:
             text: its name, key or path.
             pool: the pool that it is in; None if that is not said.
             ways: which of these it may be.
+            option: the option that would have said the pool.
         """
         place = None if pool is None else self.pool(pool)
+        self.trace(f"{self.command}: found option <vol>: {text}", DEBUG)
         calls: list[tuple[str, tuple[Any, ...]]] = []
         if place is not None and "name" in ways.split():
             calls.append(("storage_vol_lookup_by_name", (place, text)))
         calls += [(f"storage_vol_lookup_by_{way}", (text,)) for way in ("key", "path") if way in ways.split()]
         unsaid = pool is None and "name" in ways.split()
-        found = self._first(calls, f"failed to get vol '{text}'" + (", specifying --pool might help" if unsaid else ""))
+        found = self._first(
+            calls, f"failed to get vol '{text}'" + (f", specifying --{option} might help" if unsaid else "")
+        )
         if place is not None and found.pool != place.name:
             raise Failure(f"Requested volume '{text}' is not in pool '{place.name}'")
         return found
 
-    def _find(self, noun: str, text: str, ways: str, failure: str) -> Any:
+    def _find(self, noun: str, text: str, ways: str, failure: str, *, silent: bool = False) -> Any:
         calls: list[tuple[str, tuple[Any, ...]]] = []
         uuid = _uuid(text)
         if uuid is not None and "uuid" in ways.split():
             calls.append((f"{noun}_lookup_by_uuid", (uuid,)))
         if "name" in ways.split():
             calls.append((f"{noun}_lookup_by_name", (text,)))
-        # Of a guest virsh says no more than that there is none.
-        return self._first(calls, failure, silent=noun == "domain")
+        return self._first(calls, failure, silent=silent)
 
-    def _first(self, calls: list[tuple[str, tuple[Any, ...]]], failure: str, *, silent: bool = False) -> Any:
+    def _look_up(self, name: str, *values: Any) -> Any:
+        if self.level == DEBUG and not name.startswith("secret"):
+            noun, _, way = name.removeprefix("storage_").removesuffix("_string").partition("_lookup_by_")
+            tried = f"{noun} {way if noun == 'vol' else way.upper()}"
+            self.trace(f"{self.command}: <{noun}> {'looks like ID' if way == 'id' else f'trying as {tried}'}", DEBUG)
+        return self.call(name, *values)
+
+    def _first(self, calls: Sequence[tuple[str, tuple[Any, ...]]], failure: str, *, silent: bool = False) -> Any:
         """The result of the first look-up that finds something."""
         cause = None
         for name, values in calls:
             try:
-                return self.call(name, *values)
+                return self._look_up(name, *values)
             except VirtError as error:
                 if error.code not in _ABSENT:
                     raise Failure(failure, cause=error) from None
@@ -248,6 +285,11 @@ _ABSENT = frozenset(
         c.VIR_ERR_NO_NETWORK_PORT,
     }
 )
+
+
+def _is_mac(text: str) -> bool:
+    parts = text.split(":")
+    return len(parts) == 6 and all(len(part) <= 2 and set(part) <= set("0123456789abcdefABCDEF") for part in parts)
 
 
 def _uuid(text: str) -> bytes | None:

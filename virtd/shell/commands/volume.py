@@ -111,7 +111,7 @@ def vol_create_from(session: Session, args: Args) -> None:
     """virStorageVolCreateXMLFrom."""
     pool = _pool(session, args)
     path = args.required("file")
-    source = session.volume(args.required("vol"), args.text("inputpool"))
+    source = session.volume(args.required("vol"), args.text("inputpool"), option="inputpool")
     text = read_text(path)
     with failing(f"Failed to create vol from {path}"):
         volume = session.call("storage_vol_create_xml_from", pool, text, source, args.flags(_MAKE_FLAGS))
