@@ -25,13 +25,28 @@ _DOCUMENTS = {
     "test.xml": """<domain type='test'><name>test</name><uuid>6695eb01-f6a4-8304-79aa-97f2502e193f</uuid>
 <memory>8388608</memory><currentMemory>2097152</currentMemory><vcpu>2</vcpu><os><type>hvm</type></os></domain>
 """,
+    "new.xml": """<domain type='qemu'><name>n</name><memory unit='MiB'>16</memory><os>
+<type arch='x86_64' machine='pc'>hvm</type></os><devices><serial type='pty'/><disk type='file'><driver name='qemu'
+type='raw'/><source file='@DIR@/n.img'/><target dev='vda' bus='virtio'/></disk></devices></domain>
+""",
+    "disk.xml": """<disk type='file'><driver name='qemu' type='raw'/><source file='@DIR@/m.img'/>
+<target dev='vdb' bus='virtio'/></disk>
+""",
+    "cpu.xml": "<cpu><arch>x86_64</arch><model>qemu64</model></cpu>\n",
+    "bad.xml": "<domain type='qemu'><name>zz</name>\n",
+    "pool.xml": """<pool type='dir'><name>px</name><uuid>11111111-2222-3333-4444-555555555579</uuid>
+<target><path>@DIR@/px</path></target></pool>
+""",
+    "sec.xml": """<secret ephemeral='no' private='no'><uuid>11111111-2222-3333-4444-555555555578</uuid>
+<usage type='ceph'><name>cc</name></usage></secret>
+""",
 }
 
 
 def write_documents(directory: Path) -> None:
     """Write the files that the conversations name."""
     for name, text in _DOCUMENTS.items():
-        (directory / name).write_text(text)
+        (directory / name).write_text(text.replace("@DIR@", str(directory)))
 
 
 def run(

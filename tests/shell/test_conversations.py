@@ -8,44 +8,68 @@ from one moment to the next is blotted out.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.drivers.remote.conftest import Libvirtd, libvirtd
+from tests.shell.conftest import Shell, start_guest
 from tests.shell.shell import run, write_documents
 
 __all__ = ["libvirtd"]
 
 _CONVERSATIONS = sorted((Path(__file__).parent / "conversations").glob("*.txt"))
+_QEMU = sorted((Path(__file__).parent / "conversations" / "qemu").glob("*.txt"))
 _MOVING = re.compile(
     r"(?<=CPU time: )[ ]+[\d.]+s|(?<=cpu_time )[ ]+[\d.]+|(?<=vcpu_time )[ ]+[\d.]+"
     r"|(?<=[rt]x_)(\w+ )\d+|(?<=(?:rd|wr)_)(\w+ )\d+|(?<=errs )\d+"
     r"|<uuid>.*</uuid>|UUID: .*|20\d\d-\d\d-\d\d [\d:]+ \+0000|<creationTime>.*"
-    r"|(?<=with uuid )[-0-9a-f]+"
+    r"|(?<=with uuid )[-0-9a-f]+|(?<=Allocation: )[ ]+\S+|(?<=Available: )[ ]+\S+"
+    r"|(?<=<allocation unit='bytes'>)\d+|(?<=<available unit='bytes'>)\d+"
 )
 
 
-def _cases() -> list[object]:
+def _cases(paths: list[Path]) -> list[object]:
     cases = []
-    for path in _CONVERSATIONS:
+    for path in paths:
         for number, text in enumerate(path.read_text().strip().split("\n\n")):
             cases.append(pytest.param(text, id=f"{path.stem}-{number}"))
     return cases
 
 
-@pytest.mark.parametrize("conversation", _cases())
+@pytest.mark.parametrize("conversation", _cases(_CONVERSATIONS))
 def test_says_what_virsh_says(conversation: str, libvirtd: Libvirtd, tmp_path: Path) -> None:
     write_documents(tmp_path)
-    line = conversation.replace("@DIR@", str(libvirtd.home)).replace("\n", "; ")
+    _compare(libvirtd.uri("test"), conversation.replace("@DIR@", str(libvirtd.home)), tmp_path)
+
+
+def _compare(uri: str, conversation: str, directory: Path) -> None:
     answers = []
     for program in ("virsh", ""):
-        result = run("-c", libvirtd.uri("test"), line, program=program, cwd=tmp_path)
+        result = run("-c", uri, conversation.replace("\n", "; "), program=program, cwd=directory)
         answers.append((_MOVING.sub("~", result.stdout), _MOVING.sub("~", result.stderr), result.returncode))
     theirs, ours = answers
     assert ours[0].splitlines() == theirs[0].splitlines()
     assert ours[1].splitlines() == theirs[1].splitlines()
     assert ours == theirs
+
+
+def test_says_of_virtd_what_virsh_says(remote: Shell, boot_disk: Callable[..., Path]) -> None:
+    """All commands that virtd serves, with a guest that runs and one that does not, and most that it does not serve."""
+    place = remote.instance.root / "files"
+    place.mkdir()
+    place.chmod(0o711)
+    write_documents(place)
+    for name in ("n.img", "m.img"):
+        (place / name).write_bytes(bytes(1 << 20))
+        (place / name).chmod(0o666)
+    start_guest(remote, boot_disk(), "a")
+    remote("define", str(place / "new.xml"))
+    remote("domrename", "n", "b")
+    remote("pool-create-as", "p1", "dir", "--target", str(place / "p1"), "--build")
+    for conversation in (text for path in _QEMU for text in path.read_text().strip().split("\n\n")):
+        _compare(remote.uri, conversation.replace("@DIR@", str(place)), place)
 
 
 @pytest.mark.parametrize(

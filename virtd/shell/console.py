@@ -37,9 +37,9 @@ def attach(session: Session, domain: Any, device: str | None, flags: int) -> Non
     Raises:
         Failure: there is no terminal, or the console cannot be opened.
     """
-    keyboard = terminal.require()
     if session.call("domain_get_state", domain, 0)[0] == c.VIR_DOMAIN_SHUTOFF:
         raise Failure("The domain is not running")
+    keyboard = terminal.require()
     escape = session.escape
     key = f" (Ctrl + {escape[1]})" if len(escape) == 2 else ""
     with session.stream("domain_open_console", domain, device, flags) as transfer:

@@ -187,11 +187,11 @@ def change_media(session: Session, args: Args) -> Output | None:
         args.exclusive(one, other)
     path = args.required("path")
     source = None if args.flag("eject") else args.text("source")
-    if not args.flag("eject") and source is None:
-        raise Failure("New disk media source was not specified")
     domain = session.domain(args.required("domain"))
     flags = where(session, args, domain)
     disk = _find_disk(session, domain, flags, path, removable=True)
+    if not args.flag("eject") and source is None:
+        raise Failure("New disk media source was not specified")
     if args.flag("insert") and source_of(disk) is not None:
         raise Failure(f"The disk device '{path}' already has media")
     if args.flag("eject") and disk.find("source") is None:

@@ -131,7 +131,7 @@ def to_native(session: Session, args: Args) -> Output:
         xml = session.call("domain_get_xml_desc", session.domain(name), flags)
     else:
         raise Failure("need either domain or domain XML")
-    return Single("native", session.call("connect_domain_xml_to_native", args.required("format"), xml, 0))
+    return Single("native", session.call("connect_domain_xml_to_native", args.required("format"), xml, 0), end="")
 
 
 def from_native(session: Session, args: Args) -> Output:

@@ -113,7 +113,10 @@ def set_link(session: Session, args: Args) -> Output | None:
     if not session.call("domain_is_active", domain):
         flags = c.VIR_DOMAIN_AFFECT_CONFIG
     found = None
-    for one in document_of(session, domain, flags).iterfind("devices/interface"):
+    cards = document_of(session, domain, flags).findall("devices/interface")
+    if not cards:
+        raise Failure("Failed to extract interface information or no interfaces found")
+    for one in cards:
         if name in (xmltext.attribute(one, "mac", "address"), xmltext.attribute(one, "target", "dev")):
             found = one
     if found is None:

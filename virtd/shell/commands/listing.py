@@ -57,6 +57,8 @@ def list_domains(session: Session, args: Args) -> Output:
     with failing("Failed to list domains"):
         domains = sort_domains(session.call("connect_list_all_domains", 1, flags | by_state)[0])
     if args.flag("uuid") or args.flag("name") or args.flag("id"):
+        if not (args.flag("uuid") or args.flag("name")):
+            domains = [domain for domain in domains if domain.id >= 0]
         return Lines([_brief(args, domain) for domain in domains])
     columns = [("id", "Id"), ("name", "Name"), ("state", "State")]
     if args.flag("title"):

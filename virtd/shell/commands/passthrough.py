@@ -52,7 +52,9 @@ def monitor_command(session: Session, args: Args) -> Output:
             answer = json.dumps(json.loads(answer)["return"], ensure_ascii=False, separators=(",", ":"))
         except (ValueError, KeyError):
             raise Failure("failed to extract 'return' from the JSON returned by qemu") from None
-    return Plain("answer", f"{answer}\n" if human else _json(answer, pretty=args.flag("pretty")), answer)
+    if args.flag("pretty") or args.flag("return-value"):
+        return Plain("answer", _json(answer, pretty=args.flag("pretty")), answer)
+    return Plain("answer", f"{answer}\n", answer)
 
 
 def _human(args: Args) -> str:

@@ -17,7 +17,6 @@ def console(session: Session, args: Args) -> None:
     """virDomainOpenConsole."""
     from virtd.shell import console as terminal
 
-    terminal.require_terminal()
     domain = session.domain(args.required("domain"))
     terminal.attach(session, domain, args.text("devname"), args.flags(_CONSOLE_FLAGS))
 

@@ -126,8 +126,8 @@ def _size(text: str) -> int:
     """
     try:
         return units.parse_size(text, 1, 2**64 - 1)
-    except units.SizeError:
-        raise Failure(f"Malformed size {text}") from None
+    except units.SizeError as error:
+        raise Failure(f"Malformed size {text}", *error.reasons) from None
 
 
 def vol_create_as(session: Session, args: Args) -> Output | None:
