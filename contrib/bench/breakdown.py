@@ -30,9 +30,12 @@ PARTS = {
     "virtd.drivers.qemu.run.launch:assign_aliases": "XML",
     "virtd.drivers.qemu.host.capabilities:Capabilities.binary_for": "probing (cached)",
     "virtd.drivers.qemu.run.launch:build": "command line",
-    "virtd.drivers.qemu.run.confine:give": "images' owners",
-    "virtd.drivers.qemu.run.launch:_supervise": "supervisor's fork",
-    "virtd.drivers.qemu.run.launch:_hear": "QEMU's spawn; supervisor's answers",
+    "virtd.drivers.qemu.run.access:lock": "images' locks and owners",
+    "virtd.drivers.qemu.run.access:open_way": "images' locks and owners",
+    "virtd.drivers.qemu.run.access:hand_over": "images' locks and owners",
+    "virtd.drivers.qemu.run.spawning:detach": "supervisor's fork",
+    "virtd.drivers.qemu.run.spawning:process": "QEMU's spawn",
+    "virtd.drivers.qemu.run.spawning:publish": "publication",
     "virtd.drivers.qemu.monitor.client:Monitor.__init__": "QEMU's first answer",
     "virtd.drivers.qemu.monitor.client:Monitor.__enter__": "QEMU's first answer",
     "virtd.drivers.qemu.monitor.client:Monitor.execute": "QMP",
@@ -51,11 +54,7 @@ class Timer:
 
     def wrap(self, place: str, part: str) -> None:
         """Put a function that tells its time in the place of one, given as module:name."""
-        module, _, dotted = place.partition(":")
-        owner: Any = import_module(module)
-        *holders, name = dotted.split(".")
-        for holder in holders:
-            owner = getattr(owner, holder)
+        owner, name = find(place)
         setattr(owner, name, self.timed(getattr(owner, name), part))
 
     def timed(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
@@ -70,6 +69,16 @@ class Timer:
                 self._inner[-1] += whole
 
         return call
+
+
+def find(place: str) -> tuple[Any, str]:
+    """What has a function that is given as module:name, and its name there."""
+    module, _, dotted = place.partition(":")
+    owner: Any = import_module(module)
+    *holders, name = dotted.split(".")
+    for holder in holders:
+        owner = getattr(owner, holder)
+    return owner, name
 
 
 def main(disk: str, times: int = 15) -> None:
