@@ -11,11 +11,7 @@ The role is the first word of a process's title: 'worker', 'guest', 'network', â
 one server serves many plans; it is carried out once, and renamed to `fired` then.
 """
 
-import errno
-import fcntl
-import json
 import os
-import signal
 
 VARIABLE = "VIRTD_FAULTS"
 
@@ -37,6 +33,9 @@ def point(name: str, *, fails: bool = False) -> None:
 
 
 def _pass(directory: str, name: str, fails: bool) -> None:
+    import fcntl
+    import json
+
     import setproctitle
 
     title = setproctitle.getproctitle()
@@ -59,6 +58,9 @@ def _pass(directory: str, name: str, fails: bool) -> None:
 
 
 def _act(action: str, name: str) -> None:
+    import errno
+    import signal
+
     if action in ("SIGKILL", "SIGSTOP"):
         os.kill(os.getpid(), getattr(signal, action))
         return
