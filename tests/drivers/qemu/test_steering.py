@@ -275,3 +275,24 @@ def test_encrypted_memory_is_refused_where_there_is_none(instance: Instance, run
     text = "Operation not supported: setting a launch secret is only supported in SEV-enabled domains"
     refused(unsupported, text, driver.domain_set_launch_security_state, running, [typed.string("sev-secret", "x")], 0)
     assert driver.domain_get_launch_security_info(running, 0) == []
+
+
+def test_what_makes_a_guest_no_standard_one(instance: Instance) -> None:
+    driver = instance.driver
+    xml = instance.xml().replace("<os><type>", "<os><type machine='pc-i440fx-1.4'>")
+    schema = "http://libvirt.org/schemas/domain/qemu/1.0"
+    xml = xml.replace("<domain type='qemu'>", f"<domain type='qemu' xmlns:qemu='{schema}'>")
+    xml = xml.replace("</domain>", "<qemu:commandline><qemu:arg value='-nodefaults'/></qemu:commandline></domain>")
+    domain = driver.domain_define_xml(xml)
+    assert driver.domain_get_messages(domain, 0) == []
+    driver.domain_create(domain)
+    driver.qemu_domain_monitor_command(domain, "info status", c.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+    taints = [
+        "tainted: custom configuration parameters specified",
+        "tainted: custom monitor control commands issued",
+        "tainted: use of deprecated configuration settings",
+    ]
+    deprecated = ["deprecated configuration: machine type 'pc-i440fx-1.4'"]
+    assert driver.domain_get_messages(domain, c.VIR_DOMAIN_MESSAGE_TAINTING) == taints
+    assert driver.domain_get_messages(domain, c.VIR_DOMAIN_MESSAGE_DEPRECATION) == deprecated
+    assert driver.domain_get_messages(domain, 0) == taints + deprecated

@@ -10,6 +10,7 @@ from virtd.drivers.qemu.host.cpus import Cpus
 from virtd.drivers.qemu.host.node import Node
 from virtd.drivers.qemu.host.nodememory import NodeMemory
 from virtd.drivers.qemu.jobs import Jobs
+from virtd.drivers.qemu.messages import Messages
 from virtd.drivers.qemu.metadata import Metadata
 from virtd.drivers.qemu.monitor.passthrough import Passthrough
 from virtd.drivers.qemu.plug.devices import Devices
@@ -50,6 +51,7 @@ class QemuDriver(
     Passthrough,
     Console,
     Metadata,
+    Messages,
     Subscriptions,
 ):
     """QEMU guests of one instance. Each part adds the procedures of one subject."""

@@ -36,7 +36,7 @@ _CHECKPOINT_FILTERS = (
 
 
 class Properties(DriverBase):
-    """Security labels, messages, saved images, snapshots."""
+    """Security labels, saved images, snapshots."""
 
     def domain_get_security_label(self, domain: Domain) -> tuple[bytes, int]:
         """virDomainGetSecurityLabel: of the first security model, which is none."""
@@ -54,13 +54,6 @@ class Properties(DriverBase):
             return [], 0
         label = f"+{owner.st_uid}:+{owner.st_gid}\0".encode()
         return [SecurityLabel(b"\0", 0), SecurityLabel(label, 0)], 2
-
-    def domain_get_messages(self, domain: Domain, flags: int) -> list[str]:
-        """virDomainGetMessages: nothing a guest does here taints it or is deprecated."""
-        known = c.VIR_DOMAIN_MESSAGE_DEPRECATION | c.VIR_DOMAIN_MESSAGE_TAINTING
-        unsupported_flags(flags, known, "qemuDomainGetMessages")
-        self.guests.find(domain)
-        return []
 
     def domain_get_scheduler_type(self, domain: Domain) -> tuple[str, int]:
         """virDomainGetSchedulerType."""

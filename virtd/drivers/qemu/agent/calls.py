@@ -6,7 +6,7 @@ import json
 from virtd import constants as c
 from virtd.conf.xml.types import BITMAP, format_ranges
 from virtd.drivers import typed
-from virtd.drivers.qemu import shape
+from virtd.drivers.qemu import messages, shape
 from virtd.drivers.qemu.agent.channel import Agent, AgentUser
 from virtd.drivers.qemu.agent.client import COMMAND_SECONDS, SYNC_SECONDS, agent_error
 from virtd.drivers.qemu.agent.info import TYPES, disk_aliases, gather
@@ -211,6 +211,7 @@ class AgentCalls(AgentUser):
         special = {c.VIR_DOMAIN_QEMU_AGENT_COMMAND_DEFAULT: SYNC_SECONDS}
         seconds = special.get(timeout, float(timeout) if timeout > 0 else COMMAND_SECONDS)
         with self.agent(domain, "virDomainQemuAgentCommand") as agent:
+            messages.mark(self.guest(self.guests.find(domain)), messages.AGENT)
             answer = agent.exchange(message, seconds)
         refused = answer.get("error")
         if isinstance(refused, dict):

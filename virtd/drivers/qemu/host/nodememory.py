@@ -101,8 +101,7 @@ def _set_pool(cell: int, size: int, pages: int, *, add: bool) -> None:
     path = f"{base}/hugepages-{size}kB/nr_hugepages"
     before = files.read(path)
     if before is None:
-        text = f"page size {size} is not available on node {cell}"
-        raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_NONE)
+        raise _no_such_size(size, cell)
     wanted = int(before) + pages if add else pages
     _write(path, wanted, f"Unable to write to: {path}")
     after = int((files.read(path) or b"").strip() or 0)
@@ -128,5 +127,10 @@ def _free(cell: int, size: int) -> int:
         content = files.read(path)
         if content is not None:
             return int(content)
-    text = f"page size {size} is not available on node {cell}"
-    raise VirtError(c.VIR_ERR_OPERATION_FAILED, text)
+    raise _no_such_size(size, cell)
+
+
+def _no_such_size(size: int, cell: int) -> VirtError:
+    where = f" on node {cell}" if cell >= 0 else ""
+    text = f"page size {size} is not available{where}"
+    return VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_NONE)

@@ -5,7 +5,7 @@ import json
 
 from virtd import constants as c
 from virtd.drivers.base import Reply
-from virtd.drivers.qemu import shape
+from virtd.drivers.qemu import messages, shape
 from virtd.drivers.qemu.lifecycle import Lifecycle
 from virtd.drivers.qemu.monitor.client import QMPError
 from virtd.errors import VirtError, unsupported_flags
@@ -32,6 +32,7 @@ class Passthrough(Lifecycle):
     def _pass(self, domain: Domain, command: str, flags: int, fds: list[int]) -> str:
         unsupported_flags(flags, c.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP, _FUNCTION)
         entry, _ = self.running(domain)
+        messages.mark(self.guest(entry), messages.MONITOR)
         if "dirty" in command:
             # Statistics need to know that there may be something to ask for.
             files.replace(self.guest(entry).dirty_rate_path, b"", durable=False)

@@ -7,7 +7,7 @@ from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.disk import Disk, IoTune
 from virtd.drivers import typed
 from virtd.drivers.qemu.changes import Changes
-from virtd.drivers.qemu.command.disks import throttle
+from virtd.drivers.qemu.command.disks import qom_name, throttle
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.stats.blockstats import find_disk, require_disk
 from virtd.errors import VirtError, unsupported_flags
@@ -52,6 +52,9 @@ class IoTuning(Changes):
         if live:
             _has_medium(disk)
         limits = disk.iotune or IoTune()
+        if live and limits.group is None and any(getattr(limits, field) for _, field in FIELDS):
+            limits = limits.copy()
+            limits.group = qom_name(disk)  # QEMU's own name for the group that the disk is in by itself
         params = [
             typed.string(one, getattr(limits, field) or "")
             if one == "group_name"

@@ -39,7 +39,8 @@ class Vcpus(Changes):
         unsupported_flags(flags, _AFFECT, "qemuDomainGetVcpuPinInfo")
         config = self.affected(self.guests.find(domain), flags)
         pins = {pin.vcpu: pin.cpuset for pin in (config.cputune.vcpupins if config.cputune is not None else [])}
-        numbers = enabled(config)
+        # All that there may be, whether they are there now or not.
+        numbers = range(config.vcpu or 1)
         maps = b"".join(cpumaps.to_map(pins.get(number) or _default(config), length) for number in numbers[:most])
         return maps, min(most, len(numbers))
 
