@@ -11,9 +11,11 @@ from tests.drivers.qemu.instance import Instance
 from virtd import constants as c
 from virtd import deadlines
 from virtd.drivers import typed
+from virtd.drivers.qemu.run import cgroup
 from virtd.drivers.qemu.tune import limits as tuning
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain, TypedParam
+from virtd.state import undo
 
 LIVE, CONFIG = c.VIR_DOMAIN_AFFECT_LIVE, c.VIR_DOMAIN_AFFECT_CONFIG
 STRINGS = c.VIR_TYPED_PARAM_STRING_OKAY
@@ -228,8 +230,40 @@ def test_control_groups(tmp_path: Path) -> None:
     assert (tmp_path / "cpu.max").read_text() == "max 50000"
     tuning._set_group_memory(group, {"hard_limit": 1024}, None)
     assert tuning._group_memory(group)["hard_limit"] == 1024
-    with pytest.raises(VirtError, match="'vcpu_quota' of a running guest cannot be changed"):
-        tuning._set_group_scheduler(group, {"vcpu_quota": 5})
+
+
+def test_limits_of_a_running_guests_threads_and_devices(
+    instance: Instance, running: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a directory that stands for the guest's control group."""
+    for name, text in (("cpu.weight", "100"), ("cpu.max", "max 100000"), ("cgroup.controllers", "cpu io")):
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(cgroup, "directory", lambda uuid: str(tmp_path))
+    monkeypatch.setattr(undo, "note", lambda *words, **values: None)
+    driver = instance.driver
+    quotas = [typed.long("vcpu_quota", 20000), typed.long("emulator_quota", 30000), typed.long("iothread_quota", -1)]
+    driver.domain_set_scheduler_parameters_flags(running, [*quotas, typed.unsigned_long("vcpu_period", 50000)], LIVE)
+    found = values(driver.domain_get_scheduler_parameters_flags(running, 9, LIVE))
+    assert (found["vcpu_quota"], found["vcpu_period"]) == (20000, 50000)
+    assert (found["emulator_quota"], found["iothread_quota"], found["global_quota"]) == (30000, -1, -1)
+    threads = {int(name) for name in os.listdir(f"/proc/{instance.qemu(running)}/task")}
+    groups = ("vcpu0", "vcpu1", "iothread1", "iothread2")
+    alone = {int((tmp_path / group / "cgroup.threads").read_text()) for group in groups}
+    assert len(alone) == len(groups)
+    assert alone < threads
+    assert int((tmp_path / "emulator/cgroup.threads").read_text()) in threads - alone
+    assert "<quota>20000</quota>" in driver.domain_get_xml_desc(running, 0)
+
+    def limited(text: str) -> str:
+        driver.domain_set_blkio_parameters(running, [typed.string("device_read_iops_sec", text)], LIVE)
+        return (tmp_path / "io.max").read_text()
+
+    device = os.stat("/dev/null").st_rdev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    assert limited("/dev/null,500") == f"{number} riops=500"
+    found = values(driver.domain_get_blkio_parameters(running, 16, STRINGS)[0])
+    assert found["device_read_iops_sec"] == "/dev/null,500"
+    assert limited("/dev/null,0") == f"{number} riops=max"
 
 
 def test_life_cycle_actions(instance: Instance, running: Domain) -> None:

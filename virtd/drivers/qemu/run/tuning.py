@@ -6,12 +6,12 @@ threads' own, and need no group. What cannot be had on this host is refused in l
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain.memory import BlkioDevice, BlkioTune, CpuTune, MemoryTune
+from virtd.conf.domain.memory import BlkioTune, CpuTune, MemoryTune
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.monitor.client import Monitor
 from virtd.drivers.qemu.run import cgroup
@@ -80,7 +80,7 @@ def set_group(config: Config, group: str | None) -> None:
     if group is None:
         return
     if config.blkiotune is not None:
-        _set_io(group, config.blkiotune)
+        set_io(group, config.blkiotune)
     if config.memtune is not None:
         _set_memory(group, config.memtune)
     for name, text in _whole(config.cputune or CpuTune()).items():
@@ -224,11 +224,25 @@ def _swap(tune: MemoryTune) -> int | None:
     return None if tune.swap_hard_limit is None else max(0, tune.swap_hard_limit - (tune.hard_limit or 0))
 
 
-def _set_io(group: str, tune: BlkioTune) -> None:
+def set_io(group: str, tune: BlkioTune, lifted: Mapping[str, Iterable[str]] | None = None) -> None:
+    """Set the limits of a guest's I/O.
+
+    Args:
+        group: its control group.
+        tune: the limits.
+        lifted: what is no limit any more: path of the device → fields of the model.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR, there is no such device, or the kernel does not take it.
+    """
+    for path, fields in (lifted or {}).items():
+        keys = [f"{key}=max" for name, key in _IO_LIMITS if name in fields]
+        if keys:
+            cgroup.write(group, "io.max", " ".join([_number(path), *keys]))
     if tune.weight:
         _set_weight(group, "default", tune.weight)
     for device in tune.devices:
-        number = _number(device)
+        number = _number(device.path or "")
         if device.weight:
             _set_weight(group, number, device.weight)
         limits = [f"{key}={getattr(device, name)}" for name, key in _IO_LIMITS if getattr(device, name)]
@@ -242,11 +256,11 @@ def _set_weight(group: str, what: str, weight: int) -> None:
     cgroup.write(group, f"{name}", f"{what} {weight}")
 
 
-def _number(device: BlkioDevice) -> str:
+def _number(path: str) -> str:
     try:
-        found = os.stat(device.path or "").st_rdev
+        found = os.stat(path).st_rdev
     except OSError as error:
-        raise files.os_error(error, f"Path '{device.path}' is not accessible") from None
+        raise files.os_error(error, f"Path '{path}' is not accessible") from None
     return f"{os.major(found)}:{os.minor(found)}"
 
 

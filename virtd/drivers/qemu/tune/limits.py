@@ -5,6 +5,7 @@ control group (cgroup v2) it is. A guest that runs without a control group of it
 set; that is said in libvirt's words.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from virtd.drivers import typed
 from virtd.drivers.qemu.changes import Changes
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Entry
-from virtd.drivers.qemu.run import cgroup
+from virtd.drivers.qemu.run import cgroup, tuning
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, TypedParam
 from virtd.state import files
@@ -53,8 +54,8 @@ MEMORY = (
     Parameter("swap_hard_limit", "swap_hard_limit", _ULLONG),
 )
 _SHARES = (2, 262144)
-# What holds for a guest as a whole; the rest is for groups below its own, which there are not.
-_LIVE_SCHEDULER = ("cpu_shares", "global_period", "global_quota")
+# What is for groups of threads below the guest's own: the beginning of the names, and which groups.
+_OF_THREADS = {"vcpu": "vcpu", "emulator": "emulator", "iothread": "iothread"}
 # libvirt's words for a host without control groups: in a user's own session, and without the controller.
 _MISSING = {
     "cpu": ("CPU tuning is not available in session mode", "cgroup CPU controller is not mounted"),
@@ -105,6 +106,8 @@ class Tuning(Changes):
         def apply(guest: Guest, config: Config) -> None:
             group = self.require_group(self.guests.find(domain), "cpu")
             _set_group_scheduler(group, values)
+            if any(name.partition("_")[0] in _OF_THREADS for name in values):
+                _limit_threads(guest, group, config.cputune or CpuTune())
 
         events = [
             (
@@ -202,20 +205,22 @@ def read_group(group: str, name: str) -> str:
 
 
 def _group_scheduler(group: str) -> dict[str, int]:
-    quota, _, period = read_group(group, "cpu.max").partition(" ")
-    # The guest's other threads have no limits of their own.
-    values = {one.name: -1 if one.kind == _LLONG else _PERIOD_MS for one in SCHEDULER}
-    values["cpu_shares"] = int(read_group(group, "cpu.weight") or 100)
-    values["global_period"] = int(period or _PERIOD_MS)
-    values["global_quota"] = int(quota) if quota.isdigit() else -1
+    values = {"cpu_shares": int(read_group(group, "cpu.weight") or 100)}
+    values["global_quota"], values["global_period"] = _limit(group)
+    for kind, beginning in _OF_THREADS.items():
+        # All of a kind have the same limit.
+        below = sorted(name for name in os.listdir(group) if name.startswith(beginning))
+        values[f"{kind}_quota"], values[f"{kind}_period"] = _limit(f"{group}/{below[0]}") if below else (-1, _PERIOD_MS)
     return values
 
 
+def _limit(group: str) -> tuple[int, int]:
+    """The quota (-1: none) and the period of a group, in µs."""
+    quota, _, period = read_group(group, "cpu.max").partition(" ")
+    return int(quota) if quota.isdigit() else -1, int(period or _PERIOD_MS)
+
+
 def _set_group_scheduler(group: str, values: dict[str, int]) -> None:
-    for name in values:
-        if name not in _LIVE_SCHEDULER:
-            text = f"'{name}' of a running guest cannot be changed: its threads share one control group"
-            raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
     if values.get("cpu_shares"):
         # cgroup v2 counts in 1..10000.
         cgroup.write(group, "cpu.weight", str(min(10000, values["cpu_shares"])))
@@ -224,6 +229,16 @@ def _set_group_scheduler(group: str, values: dict[str, int]) -> None:
         quota = values.get("global_quota", now["global_quota"])
         period = values.get("global_period", 0) or now["global_period"]
         cgroup.write(group, "cpu.max", f"{quota if quota > 0 else 'max'} {period}")
+
+
+def _limit_threads(guest: Guest, group: str, tune: CpuTune) -> None:
+    """Put limits of QEMU's threads in force while the guest runs."""
+    status = guest.status()
+    if status is None or status.process is None:
+        return
+    with guest.monitor() as monitor:
+        threads = tuning.find(monitor, status.process.pid)
+    tuning.limit_threads(group, tune, threads, guest.undo_path)
 
 
 def _group_memory(group: str) -> dict[str, int]:

@@ -7,7 +7,7 @@ from virtd.conf.domain.os import PERF_EVENTS, PerfEvent
 from virtd.conf.xml.types import BITMAP
 from virtd.drivers import typed
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.qemu.run import cgroup
+from virtd.drivers.qemu.run import tuning
 from virtd.drivers.qemu.tune.limits import AFFECT, Tuning, read_group
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, TypedParam
@@ -71,9 +71,6 @@ class Policies(Tuning):
             tune = config.blkiotune = config.blkiotune or BlkioTune()
             if "weight" in values:
                 tune.weight = values["weight"] or None
-            if live and listed:
-                text = "limits of single devices cannot be changed while the guest runs"
-                raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
             for field, numbers in listed.items():
                 for path, number in numbers.items():
                     device = next((one for one in tune.devices if one.path == path), None)
@@ -85,8 +82,12 @@ class Policies(Tuning):
 
         def apply(guest: Guest, config: Config) -> None:
             group = self.require_group(self.guests.find(domain), "io")
-            if values.get("weight"):
-                cgroup.write(group, "io.weight", str(values["weight"]))
+            lifted: dict[str, list[str]] = {}
+            for field, numbers in listed.items():
+                for path, number in numbers.items():
+                    if not number:
+                        lifted.setdefault(path, []).append(field)
+            tuning.set_io(group, config.blkiotune or BlkioTune(), lifted)
 
         self.change(domain, "virDomainSetBlkioParameters", flags, edit, apply)
 
