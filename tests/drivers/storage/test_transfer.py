@@ -141,7 +141,7 @@ def test_holes_go_over_as_such(driver: StorageDriver, volume: StorageVol, images
 
 
 def test_more_than_announced_is_refused(driver: StorageDriver, volume: StorageVol, images: Path) -> None:
-    with pytest.raises(VirtError, match="than the 100 bytes that were announced"):
+    with pytest.raises(VirtError, match="cannot write to stream: No space left on device"):
         upload(driver, volume, b"x" * 200, length=100)
 
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_moved(driver: StorageDriver, pool: StoragePool, images: 
     (images / "dir").mkdir()
     directory = driver.storage_vol_lookup_by_name(pool, "dir")
     for call in (driver.storage_vol_download, driver.storage_vol_upload):
-        with pytest.raises(VirtError, match="volume 'dir' is a directory"):
+        with pytest.raises(VirtError, match=r"Unable to open stream for '.*/dir': Is a directory"):
             call(directory, 0, 0, 0)
         with pytest.raises(VirtError, match="unsupported flags"):
             call(directory, 0, 0, 2)

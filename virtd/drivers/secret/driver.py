@@ -107,6 +107,9 @@ class SecretDriver(Service):
     def secret_set_value(self, secret: records.Secret, value: bytes, flags: int) -> None:
         """virSecretSetValue."""
         unsupported_flags(flags, 0, "secretSetValue")
+        if not value:
+            text = "value in virSecretSetValue must not be NULL"
+            raise VirtError.invalid_argument("virSecretSetValue", "value", text, domain=c.VIR_FROM_SECRET)
         with self._locked("virSecretSetValue"):
             entry = self._find(secret)
             content = values.encrypt(self.paths, entry.uuid, value)

@@ -22,7 +22,6 @@ _GETFLAGS, _SETFLAGS, _NOCOW = 0x80086601, 0x40086602, 0x00800000  # ioctl_iflag
 LUKS_HEADER = 2 << 20  # bytes before the encrypted data, as QEMU makes it
 _ATTEMPTS = 5
 _MODE = 0o600
-_DIRECTORY_MODE = 0o711
 # What qemu-img calls by another name.
 _QEMU_NAMES = {"iso": "raw"}
 
@@ -71,6 +70,8 @@ def check(volume: Volume, *, metadata: bool) -> None:
         text = "metadata preallocation is not supported for raw volumes"
     elif metadata and kind != "qcow2":
         text = "metadata preallocation only available with qcow2"
+    elif metadata and volume.backing is not None:
+        text = "metadata preallocation conflicts with backing store"
     elif volume.backing is not None and kind == "raw":
         code, text = c.VIR_ERR_NO_SUPPORT, "backing storage not supported for raw volumes"
     elif encryption is not None and encryption.format != "luks":
@@ -100,7 +101,7 @@ def make(volume: Volume, path: str, key: Key | None, lock: VolumeLock, *, metada
     """
     kind = volume.target.format
     if kind == "dir":
-        os.mkdir(path, _DIRECTORY_MODE)
+        os.mkdir(path, _MODE)
     elif kind in _QEMU_NAMES or (kind == "raw" and key is None):
         _make_raw(volume, path)
     else:
@@ -205,10 +206,13 @@ def reflink(source: str, volume: Volume, path: str) -> None:
     """Make a raw image that shares the blocks of another one.
 
     Raises:
-        OSError: the file system cannot do that.
+        VirtError: VIR_ERR_SYSTEM_ERROR, the file system cannot do that.
     """
     with _opened(source, os.O_RDONLY) as old, _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as new:
-        fcntl.ioctl(new, _FICLONE, old)
+        try:
+            fcntl.ioctl(new, _FICLONE, old)
+        except OSError as error:
+            raise files.os_error(error, f"failed to clone files from '{source}'") from None
     set_owner(volume, path)
 
 
@@ -254,8 +258,7 @@ def set_owner(volume: Volume, path: str) -> None:
         os.chown(path, owner, group)
     if volume.target.encryption is not None:
         describe.remember_encryption(path, volume.target.encryption)
-    default = _DIRECTORY_MODE if volume.target.format == "dir" else _MODE
-    os.chmod(path, default if wanted is None or wanted.mode is None else wanted.mode)
+    os.chmod(path, _MODE if wanted is None or wanted.mode is None else wanted.mode)
 
 
 def _run(command: list[str], kept: list[int], shown: dict[str, str]) -> None:
@@ -277,7 +280,7 @@ def _make_raw(volume: Volume, path: str) -> None:
     with _opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor:
         if volume.target.nocow:
             _set_nocow(descriptor, volume)
-        _extend(descriptor, volume)
+        _extend(descriptor, volume, sparse=volume.target.format != "raw")
 
 
 def _set_nocow(descriptor: int, volume: Volume) -> None:
@@ -288,10 +291,13 @@ def _set_nocow(descriptor: int, volume: Volume) -> None:
         value = int.from_bytes(flags, "little") | _NOCOW
         fcntl.ioctl(descriptor, _SETFLAGS, value.to_bytes(8, "little"))
     except OSError as error:
-        raise files.os_error(error, f"unable to control COW flag on '{volume.path}'") from None
+        known = error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY)
+        what = "" if known else ", not btrfs"
+        cause = error if known else OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        raise files.os_error(cause, f"unable to control COW flag on '{volume.path}'{what}") from None
 
 
-def _extend(descriptor: int, volume: Volume) -> None:
+def _extend(descriptor: int, volume: Volume, *, sparse: bool = False) -> None:
     """Give a raw image its size, and as much of the disk as it is to have from the beginning."""
     capacity = volume.capacity or 0
     allocation = capacity if volume.allocation is None else volume.allocation
@@ -301,7 +307,7 @@ def _extend(descriptor: int, volume: Volume) -> None:
     except OSError as error:
         raise files.os_error(error, f"cannot extend file '{volume.path}'") from None
     try:
-        if allocation:
+        if allocation and not sparse:
             os.posix_fallocate(descriptor, 0, allocation)
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:

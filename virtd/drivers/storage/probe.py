@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 HEADER_SIZE = 33280  # bytes: up to the mark of an ISO 9660 image, the last one that is looked for
 NAME_MAX = 1023  # bytes of a backing file's name, as in QEMU
-_QCOW2_DEFAULT_CLUSTER = 65536
 _EXTENSION_END, _EXTENSION_BACKING = 0, 0xE2792ACA
 _EXTENSIONS_MAX = 64
 
@@ -90,7 +89,7 @@ def _qcow(head: bytes, descriptor: int, size: int) -> Image | None:
         "qcow2",
         capacity,
         compat="1.1" if version == 3 else None,
-        cluster_size=None if cluster == _QCOW2_DEFAULT_CLUSTER else cluster,
+        cluster_size=cluster,
         features=frozenset(features) if version == 3 else None,
         backing=backing,
         backing_format=_backing_format(head, length) if backing is not None else None,

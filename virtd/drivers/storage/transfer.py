@@ -71,7 +71,8 @@ class Transfer(StorageBase):
         located, facts = self.look(volume)
         self.pools.backend(self.pools.config(located.entry)).check_transfer(direction)
         if facts.type == "dir":
-            raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, f"volume '{located.name}' is a directory")
+            error = OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            raise files.os_error(error, f"Unable to open stream for '{located.path}'") from None
         return located
 
 
@@ -137,25 +138,23 @@ class _Target:
         descriptor: the open volume; it is closed at the end of a with block.
         offset: where to begin.
         length: how many bytes may come; None for any number.
-        path: the volume, for messages.
         sparse: whether zeros become holes.
     """
 
-    def __init__(self, descriptor: int, offset: int, length: int | None, path: str, *, sparse: bool) -> None:
+    def __init__(self, descriptor: int, offset: int, length: int | None, *, sparse: bool) -> None:
         self.descriptor = descriptor
         self.offset = offset
         self.end = None if length is None else offset + length
         self.size = os.fstat(descriptor).st_size
         self.punch = _puncher() if sparse else None
-        self._length = length
-        self._path = path
         self._splices = True
 
     def announce(self, length: int) -> None:
         """Refuse data beyond what was announced."""
         if self.end is not None and self.offset + length > self.end:
-            text = f"more data for volume '{self._path}' than the {self._length} bytes that were announced"
-            raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_STORAGE)
+            failure = files.os_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "cannot write to stream")
+            failure.domain = c.VIR_FROM_STREAMS
+            raise failure
 
     def advance(self, length: int) -> None:
         self.offset += length
@@ -195,7 +194,7 @@ def _receive(
 ) -> None:
     """Write what comes into a volume, from offset on, at most length bytes."""
     try:
-        target = _Target(descriptor, offset, length, path, sparse=sparse)
+        target = _Target(descriptor, offset, length, sparse=sparse)
         if heads:
             _receive_parts(reader, target)
         elif target.punch is None:

@@ -70,7 +70,7 @@ class VolumeChange(VolumesElsewhere):
         volume.capacity = max(volume.capacity or 0, facts.capacity)
         kind = self.pools.backend(config)
         if not kind.holds_files:
-            self._check_copy(volume, facts, flags)
+            self._check_copy(volume, source, facts, flags)
             with ExitStack() as stack:
                 key = self._key_of(stack, source, facts)
                 exists = _in_use(Located(entry, volume.name or "", ""))
@@ -81,7 +81,7 @@ class VolumeChange(VolumesElsewhere):
             # Nobody may be changing the original; that somebody else copies it, too, is all right.
             self.pools.jobs.volume(source.path, "virStorageVolCreateXMLFrom").release()
             key = self._key(stack, volume)
-            self._check_copy(volume, facts, flags)
+            self._check_copy(volume, source, facts, flags)
             source_key = self._key_of(stack, source, facts)
             temporary = stack.enter_context(self.pools.jobs.making(entry.uuid, located.path, lock))
             if flags & c.VIR_STORAGE_VOL_CREATE_REFLINK:
@@ -142,12 +142,15 @@ class VolumeChange(VolumesElsewhere):
             raise failure from None
 
     @staticmethod
-    def _check_copy(volume: Volume, facts: Facts, flags: int) -> None:
+    def _check_copy(volume: Volume, source: Located, facts: Facts, flags: int) -> None:
         """Refuse a copy that cannot be made as it is asked for."""
         kind = volume.target.format or "raw"
         if facts.image is None or kind == "dir":
             text = "cannot copy from or to a directory volume"
             raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
+        before = None if facts.image.backing is None else describe.backing_path(source.path, facts.image.backing)
+        if volume.backing is not None and before not in (None, volume.backing.path):
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "a different backing store cannot be specified.")
         if flags & _METADATA and kind == "raw":
             text = "metadata preallocation only available with qcow2"
             raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
@@ -216,7 +219,8 @@ class VolumeChange(VolumesElsewhere):
             if image is not None and image.format in ("raw", "iso") and image.encryption is None:
                 imagetool.resize_raw(located.path, target, allocate=allocate)
             elif allocate:
-                text = "preallocate is only supported for raw type volume"
+                encrypted = image is not None and image.format == "raw"
+                text = f"preallocate is only supported for {'an unencrypted raw' if encrypted else 'raw type'} volume"
                 raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text)
             elif image is None:
                 text = "a directory volume has no size"
