@@ -59,7 +59,7 @@ def test_what_is_in_the_directory_is_what_there_is(driver: StorageDriver, pool: 
     (images / ".hidden").touch()
     (images / "dir").mkdir()
     (images / "link").symlink_to("file")
-    (images / "broken").symlink_to("/nonexistent")
+    (images / "broken").symlink_to("nowhere")
     (images / "new\nline").touch()
     (images / ".virtd-new.12345678.0").touch()
     os.mkfifo(images / "fifo")
