@@ -5,6 +5,8 @@
 #   virtd.mount=DISK   make a file system on a disk and mount it on /mnt
 #   virtd.quiet        no shell: print READY and wait
 #   virtd.run=COMMAND  run this after READY ("_" stands for a space), before the shell
+#   virtd.host=SCRIPT  instead of all that: the host's files, shared as "host", are the root (what is written there goes
+#                      to memory), and this file of them is run
 
 /bin/busybox --install -s /bin
 export PATH=/sbin:/bin HOME=/ TERM=linux PS1='guest# '
@@ -20,6 +22,20 @@ done
 option() {
     sed -n "s/.*\<virtd\.$1=\([^ ]*\).*/\1/p" /proc/cmdline
 }
+
+script=$(option host)
+if [ -n "$script" ]; then
+    mkdir -p /host /written /root
+    mount -t virtiofs -o ro host /host
+    mount -t tmpfs -o mode=755 written /written
+    mkdir /written/upper /written/work
+    mount -t overlay -o lowerdir=/host,upperdir=/written/upper,workdir=/written/work overlay /root
+    for directory in proc sys dev; do
+        mount --move /$directory /root/$directory
+    done
+    mount -t tmpfs -o mode=755 run /root/run
+    exec switch_root /root /bin/sh "$script"
+fi
 
 acpid -f -c /etc/acpi -l /dev/null -p /run/acpid.pid </dev/null >/dev/null 2>&1 &
 

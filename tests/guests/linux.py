@@ -57,6 +57,8 @@ _MODULES: Final = (
     "sd_mod",
     "sr_mod",
     "af_packet",
+    "virtiofs",
+    "overlay",
 )
 
 

@@ -1,5 +1,6 @@
 """Disk pools, by the real parted(8) on loop devices with the kernel's own partitions."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from tests.drivers.storage.conftest import Loop
 from virtd import constants as c
+from virtd.drivers.secret.driver import SecretDriver
+from virtd.drivers.storage import programs
 from virtd.drivers.storage.driver import StorageDriver
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool, StorageVol
@@ -154,6 +157,16 @@ def test_content(driver: StorageDriver, pool: StoragePool, images: Path, loop: L
     assert (images / "b").read_bytes() == data
     driver.storage_vol_wipe(first, 0)
     assert not any(Path(first.key).read_bytes())
+    secrets = SecretDriver(driver.context)
+    key = secrets.secret_define_xml("<secret><usage type='volume'><volume>v</volume></usage></secret>", 0)
+    secrets.secret_set_value(key, b"passphrase", 0)
+    encryption = "<target><encryption format='luks'><secret type='passphrase' usage='v'/></encryption></target>"
+    encrypted = f"<volume><name>{base}3</name><capacity unit='M'>4</capacity>{encryption}</volume>"
+    third = driver.storage_vol_create_xml(place, encrypted, 0)
+    image = json.loads(programs.run("qemu-img", ["info", "--output=json", third.key]))
+    assert image["format"] == "luks"
+    # What is asked for is what fits in, beside the header.
+    assert 4 * MIB <= image["virtual-size"] < 5 * MIB
     with pytest.raises(VirtError, match="storage pool does not support changing of volume capacity"):
         driver.storage_vol_resize(first, 4 * MIB, 0)
     driver.storage_pool_destroy(place)

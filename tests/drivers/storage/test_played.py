@@ -395,7 +395,7 @@ def test_multipath(driver: StorageDriver, stage: Stage, monkeypatch: pytest.Monk
     volumes, _ = driver.storage_pool_list_all_volumes(pool, 1, 0)
     assert [(volume.name, volume.key) for volume in volumes] == [
         ("dm-4", "/dev/mapper/mpatha"),
-        ("dm-5", "/dev/mapper/my disk"),
+        ("dm-5", "/dev/mapper/my\\x20disk"),
     ]
 
 

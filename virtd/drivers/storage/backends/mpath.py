@@ -8,6 +8,9 @@ from virtd.drivers.storage.backends.blocks import BlockBackend, serial, size_of
 
 _DEVICE = re.compile(r"(.+)\s+\((\d+)[:,] *(\d+)\)")
 
+# What udev and libdevmapper write otherwise in the names of nodes.
+_UNUSUAL = re.compile(r"[^0-9A-Za-z#+\-.:=@_]")
+
 
 class MultipathBackend(BlockBackend):
     """Multipath devices."""
@@ -24,12 +27,16 @@ class MultipathBackend(BlockBackend):
             match = _DEVICE.fullmatch(line.strip())
             if match is None:
                 continue  # "No devices found"
-            path = f"/dev/mapper/{match[1].strip()}"
+            path = f"/dev/mapper/{_UNUSUAL.sub(_escaped, match[1].strip())}"
             size = size_of(path) or 0
             volume = Volume(type="block", name=f"dm-{match[3]}", capacity=size, allocation=size)
             volume.target.path, volume.key = path, serial(path)
             found.append(volume)
         return found
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in match[0].encode(errors="surrogateescape"))
 
 
 def _there() -> bool:
