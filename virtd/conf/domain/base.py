@@ -66,7 +66,7 @@ class PciAddress(Address, kind="pci"):
     @property
     def has_zpci(self) -> bool:
         """Whether an IBM machine's name is given."""
-        return self.zpci is not None and (self.zpci.uid is not None or self.zpci.fid is not None)
+        return self.zpci is not None
 
     @property
     def key(self) -> tuple[int, int, int, int]:
@@ -191,6 +191,7 @@ class Info(Model):
 
     def loaded(self, el: Element, view: View) -> None:
         """An alias that the user did not choose is a run-time value."""
+        self.loadparm = self.loadparm.upper() if self.loadparm is not None else None
         if self.alias is not None and not view.live and not _user_alias(self.alias):
             self.alias = None
 

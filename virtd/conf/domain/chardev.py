@@ -23,7 +23,6 @@ class SocketSource(Model):
     mode = attr("@mode", MODES)
     host = attr("@host")
     service = attr("@service")
-    tls = attr("@tls", YES_NO)
 
 
 def check_sources(el: Element, most: int) -> None:

@@ -31,6 +31,8 @@ MODEL_NAMES = Choice(
 )
 
 
+COMPANION_PORTS = {"ich9-uhci1": 0, "ich9-uhci2": 2, "ich9-uhci3": 4}
+"""The first of the ports that the parts of a USB 2 controller share."""
 PCI_FIELDS = (
     *("model_name", "chassis_nr", "chassis", "port", "bus_nr", "target_index", "hotplug", "node", "pcihole64"),
 )
@@ -71,12 +73,16 @@ class Controller(Device):
 
     def loaded(self, el: Element, view: View) -> None:
         """The models depend on the type."""
+        if self.type == "usb" and self.model in COMPANION_PORTS and self.info.master_port is None:
+            self.info.master_port = 0 if el.find("master") is not None else COMPANION_PORTS[self.model]
         if self.type != "virtio-serial":
             self.vectors = None
         if self.type not in ("virtio-serial", "usb"):
             self.ports = None
         if self.type != "xenbus":
             self.max_grant_frames = self.max_event_channels = None
+        if self.model_name == "none":
+            self.model_name = None
         if self.type != "pci":
             for name in PCI_FIELDS:
                 self.__dict__.pop(name, None)

@@ -20,7 +20,7 @@ from virtd.conf.domain.display import (
 )
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.errors import conf_error, qemu_error, xml_error
-from virtd.conf.domain.implicit import disk_index
+from virtd.conf.domain.implicit import SCSI_UNITS, disk_index
 from virtd.conf.domain.interface import Interface
 from virtd.conf.host import Emulator, Host
 
@@ -62,10 +62,12 @@ def finish_disk(disk: Disk) -> None:
 
 def place_disk(disk: Disk, domain: Domain) -> None:
     """The place that a disk's name implies, if none is given. A host device must not be there."""
-    if disk.info.address is None and disk.target is not None and disk.bus in ("ide", "sata", "scsi", "fdc"):
-        index = disk_index(disk.target or "")
-        if index < 0:
-            raise xml_error(f"Unknown disk name '{disk.target}' and no address specified")
+    if disk.info.address is not None or disk.target is None:
+        return
+    index = disk_index(disk.target)
+    if index < 0:
+        raise xml_error(f"Unknown disk name '{disk.target}' and no address specified")
+    if disk.bus in ("ide", "sata", "scsi", "fdc"):
         address = disk.info.address = drive_address(disk.bus, index)
         if disk.bus == "scsi" and any(
             one.type == "scsi" and isinstance(one.info.address, DriveAddress) and one.info.address.key == address.key
@@ -85,8 +87,7 @@ def drive_address(bus: str, index: int) -> DriveAddress:
         return DriveAddress(controller=index // 6, unit=index % 6)
     if bus == "fdc":
         return DriveAddress(controller=index // 2, unit=index % 2)
-    unit = index % 15
-    return DriveAddress(controller=index // 15, unit=unit + (unit >= 7))
+    return DriveAddress(controller=index // SCSI_UNITS, unit=index % SCSI_UNITS)
 
 
 def finish_controller(domain: Domain, controller: Controller, emulator: Emulator) -> None:
@@ -108,7 +109,11 @@ def finish_controller(domain: Domain, controller: Controller, emulator: Emulator
     machine = domain.os.machine or ""
     for model, fits in (("pci-expander-bus", is_i440fx), ("pcie-expander-bus", is_q35)):
         if controller.model == model and not fits(machine):
-            raise qemu_error(f"{model} controllers are not supported with this machine type")
+            old = "only supported on 440fx-based machinetypes"
+            words = old if model == "pci-expander-bus" else "not supported with this machine type"
+            raise qemu_error(f"{model} controllers are {words}")
+    if controller.pcihole64 and not (is_i440fx(machine) or is_q35(machine)):
+        raise qemu_error(f"Setting the 64-bit PCI hole size is not supported for machine '{machine}'")
 
 
 def finish_interface(domain: Domain, interface: Interface, emulator: Emulator) -> None:
@@ -198,7 +203,7 @@ def finish_graphics(graphics: ServerGraphics, *, keep: bool) -> None:
         else:
             graphics.autoport = False
     elif isinstance(first, AddressListen | NetworkListen):
-        if graphics.port == -1 or graphics.tls_port == -1:
+        if graphics.port == -1 and graphics.tls_port == -1:
             graphics.autoport = True
         if not graphics.autoport:
             graphics.autoport = False
@@ -223,7 +228,7 @@ def finish_video(video: Video, emulator: Emulator) -> None:
         video.vram = video.vram or _VIDEO_MEMORY[model]
         video.vram = 1 << (video.vram - 1).bit_length()
     if model == "qxl":
-        video.ram = video.ram or 65536
+        video.ram = 1 << ((video.ram or 65536) - 1).bit_length()
         video.vgamem = video.vgamem or 16384
 
 

@@ -2,7 +2,7 @@
 
 from virtd import constants as c
 from virtd.conf.domain.base import HEX64, Device, Driver, Info, VirtioOptions
-from virtd.conf.domain.chardev import CharSource
+from virtd.conf.domain.chardev import CharSource, DbusSource
 from virtd.conf.domain.errors import internal_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, sub, subs, texts
 from virtd.conf.xml.types import (
@@ -151,6 +151,8 @@ class RedirDevice(Device):
         """It is connected to something."""
         if el.get("type") is None:
             raise internal_error("missing type in redirdev")
+        if isinstance(self.source, DbusSource) and self.source.channel is None:
+            self.source.channel = "org.qemu.usbredir"
 
 
 class UsbVersion(Type[str]):
@@ -292,6 +294,7 @@ class Shmem(Device):
             self.model = "ivshmem"
         if self.msi and not self.server:
             raise xml_error("msi option is only supported with a server")
+        self.size = self.size or None
         if self.model != "ivshmem-doorbell":
             self.size = self.size or SHMEM_SIZE
         else:
@@ -327,7 +330,7 @@ class FileMode(Type[str]):
     def parse(self, text: str) -> str:
         if not (text.isascii() and text.isdigit()) or int(text, 8) > 0o777:
             raise ValueError
-        return text if int(text, 8) else ""
+        return f"{int(text, 8):04o}" if int(text, 8) else ""
 
 
 FILE_MODE = FileMode()
@@ -351,8 +354,8 @@ class Filesystem(Device):
     target = attr("target/@dir")
     readonly = flag("readonly")
     info = inline(Info)
-    space_hard_limit = attr("space_hard_limit", Size("bytes", "bytes"))
-    space_soft_limit = attr("space_soft_limit", Size("bytes", "bytes"))
+    space_hard_limit = attr("space_hard_limit", Size("bytes", "bytes"), omit=0)
+    space_soft_limit = attr("space_soft_limit", Size("bytes", "bytes"), omit=0)
 
     def loaded(self, el: Element, view: View) -> None:
         """Files are shared as they are, unless a daemon of the user's own decides."""
@@ -360,6 +363,8 @@ class Filesystem(Device):
             self.accessmode = "passthrough"
         if self.driver is not None and self.driver.type is None:
             self.driver.format = self.driver.wrpolicy = None
+        if self.driver is None or self.driver.type != "virtiofs":
+            self.binary = None
 
 
 # What can be said of each kind of memory device.
@@ -438,8 +443,6 @@ class Vsock(Device):
         self.model = self.model or "virtio"
         if self.auto is None:
             self.auto = self.cid is None
-        if self.auto and not view.live:
-            self.cid = None
 
 
 class Lease(Model):

@@ -3,6 +3,8 @@
 The kinds of Graphics, Listen and Audio are libvirt's types of these.
 """
 
+import re
+
 from virtd import constants as c
 from virtd.conf.domain.base import Device, VirtioOptions
 from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
@@ -43,6 +45,23 @@ class Graphics(Model, by="@type"):
     """How the guest's screen is seen from outside."""
 
 
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}", re.ASCII)
+
+
+def check_password_time(graphics: "VncGraphics | SpiceGraphics") -> None:
+    """A password expires at a date and a time, of Greenwich; what is said of a password is nothing without one.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR.
+    """
+    if graphics.passwd is None:
+        graphics.passwd_valid_to = graphics.connected = None
+    text = graphics.passwd_valid_to
+    if text is not None and not TIME.fullmatch(text):
+        words = f"cannot parse password validity time '{text}', expect YYYY-MM-DDTHH:MM:SS"
+        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, words, domain=c.VIR_FROM_DOMAIN)
+
+
 class ServerGraphics(Graphics):
     """What VNC and SPICE have in common. The port is None until there is one, autoport says who chooses it."""
 
@@ -67,8 +86,7 @@ class VncGraphics(ServerGraphics, kind="vnc"):
 
     def loaded(self, el: Element, view: View) -> None:
         """What is said of a password is nothing without one."""
-        if self.passwd is None:
-            self.passwd_valid_to = self.connected = None
+        check_password_time(self)
 
     def shown(self, view: View) -> "VncGraphics":
         """A port that was chosen at start is not part of the definition."""
@@ -120,8 +138,7 @@ class SpiceGraphics(ServerGraphics, kind="spice"):
 
     def loaded(self, el: Element, view: View) -> None:
         """What is said of a password is nothing without one; the last word on a channel counts."""
-        if self.passwd is None:
-            self.passwd_valid_to = self.connected = None
+        check_password_time(self)
         by_name = {channel.name: channel for channel in self.channels if channel.mode != "any"}
         self.channels = [by_name[name] for name in CHANNELS.names if name in by_name]
 
@@ -154,9 +171,9 @@ class DbusGraphics(Graphics, kind="dbus"):
 
     p2p = attr("@p2p", YES_NO, omit=False)
     address = attr("@address")
-    audio_id = attr("audio/@id", POSITIVE)
     gl = attr("gl/@enable", YES_NO)
     rendernode = attr("gl/@rendernode")
+    audio_id = attr("audio/@id", POSITIVE)
 
 
 class RdpGraphics(ServerGraphics, kind="rdp"):

@@ -76,7 +76,7 @@ def check_controllers(domain: Domain) -> None:
         if one.driver.iothread and not (one.type == "scsi" and (one.model or "").startswith("virtio")):
             raise xml_error("'iothread' attribute only supported for virtio scsi controllers")
         if one.type == "pci" and one.model in ("pci-root", "pcie-root") and one.index != 0:
-            raise xml_error("pci-root and pcie-root controllers should have index 0")
+            raise xml_error("pci-root and pcie-root controllers should have index 0", domain=c.VIR_FROM_QEMU)
 
 
 def check_numa(domain: Domain) -> None:
@@ -227,6 +227,7 @@ def check_hostdevs(domain: Domain) -> None:
 
 def check_keywrap(domain: Domain) -> None:
     """Each kind of keys is wrapped or not."""
+    domain.keywraps.sort(key=lambda one: one.name or "")
     names = [one.name for one in domain.keywraps]
     for name in names:
         if names.count(name) > 1:

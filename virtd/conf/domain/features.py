@@ -217,9 +217,9 @@ MUST_SAY = (("msrs", "unknown"), ("htm", "state"), ("nested-hv", "state"), ("ccf
 class Catchup(Model):
     """How a timer catches up with the ticks it missed."""
 
-    threshold = attr("@threshold", ULONG)
-    slew = attr("@slew", ULONG)
-    limit = attr("@limit", ULONG)
+    threshold = attr("@threshold", ULONG, omit=0)
+    slew = attr("@slew", ULONG, omit=0)
+    limit = attr("@limit", ULONG, omit=0)
 
 
 class Timer(Model):
@@ -262,7 +262,7 @@ class Clock(Model):
         if self.offset in ("utc", "localtime") and self.adjustment not in (None, "reset"):
             self.basis, self.offset = self.offset, "variable"
         if self.offset == "variable":
-            self.adjustment, self.basis = self.adjustment or "0", self.basis or "utc"
+            self.adjustment, self.basis = str(int(self.adjustment or "0")), self.basis or "utc"
         else:
             self.basis = None
             if self.offset not in ("utc", "localtime"):

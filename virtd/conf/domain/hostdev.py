@@ -96,6 +96,10 @@ class ScsiSource(HostdevSource, kind="scsi"):
         if self.protocol != "iscsi":
             if el.find("address") is None:
                 raise xml_error("'address' must be specified for scsi hostdev source")
+            address = el.find("address")
+            for name in ("bus", "target", "unit"):
+                if address is not None and getattr(self, name) is None:
+                    raise missing_attribute(name, address)
             if self.adapter is None:
                 raise xml_error("'adapter' name must be specified for scsi hostdev source")
         elif self.name is None:
@@ -104,6 +108,8 @@ class ScsiSource(HostdevSource, kind="scsi"):
             raise xml_error("missing the host address for the iSCSI hostdev")
         elif len(self.hosts) > 1:
             raise xml_error("only one source host address may be specified for the iSCSI hostdev")
+        if self.auth is not None and self.auth.secret is not None and self.auth.secret.type not in (None, "iscsi"):
+            raise internal_error(f"hostdev invalid secret type '{self.auth.secret.type}'")
         if self.protocol == "iscsi" and self.name is not None and "/" not in self.name:
             self.name += "/0"
 
@@ -192,6 +198,9 @@ class Hostdev(Device):
         if self.type == "mdev" and self.model is None and self.mode == "subsystem" and el.find("source") is not None:
             raise missing_attribute("model", el)
         check_source(self)
+        found = el.find("source")
+        if found is not None and found.get("startupPolicy") is not None and self.type != "usb":
+            raise conf_error("Setting startupPolicy is only allowed for USB devices")
         if self.model is not None and self.type not in ("mdev", "scsi_host"):
             raise xml_error(f"'model' attribute in <hostdev> is only supported when type='{self.type}'")
         for name in ("sgio", "rawio"):

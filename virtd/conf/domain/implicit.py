@@ -105,18 +105,19 @@ def place_hostdevs(domain: Domain) -> None:
         for one in (*domain.disks, *domain.hostdevs)
         if isinstance(one.info.address, DriveAddress) and (not isinstance(one, Disk) or one.bus == "scsi")
     }
+    closed = {one.index for one in domain.controllers if one.type == "scsi" and one.model == "lsisas1068"}
     for hostdev in domain.hostdevs:
         if hostdev.type != "scsi" or hostdev.info.address is not None:
             continue
         controller = unit = 0
-        while (controller, 0, 0, unit) in used or unit == RESERVED_UNIT:
-            controller, unit = (controller, unit + 1) if unit < RESERVED_UNIT * 2 else (controller + 1, 0)
+        while (controller, 0, 0, unit) in used or unit == SCSI_UNITS or controller in closed:
+            controller, unit = (controller, unit + 1) if unit < SCSI_UNITS else (controller + 1, 0)
         hostdev.info.address = DriveAddress(controller=controller, unit=unit)
         used.add((controller, 0, 0, unit))
 
 
-RESERVED_UNIT = 7
-"""The unit of the controller itself."""
+SCSI_UNITS = 7
+"""How many units libvirt gives away on a SCSI controller."""
 
 
 def add_hostdev_controllers(domain: Domain) -> None:

@@ -220,12 +220,25 @@ class DirectSource(InterfaceSource, kind="direct"):
     )
 
 
-class SocketSource(InterfaceSource, kind="udp client mcast"):
+class SocketSource(InterfaceSource, kind="client mcast"):
     """A tunnel between QEMUs by a socket."""
 
     address = attr("source/@address", required=True)
     port = attr("source/@port", UINT, required=True)
+    local: Local | None = None
+
+
+class UdpSource(SocketSource, kind="udp"):
+    """A tunnel of datagrams, which is bound to an address, too."""
+
+    address = attr("source/@address", required=True)
+    port = attr("source/@port", UINT, required=True)
     local = sub("source/local", Local)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Both ends are somewhere."""
+        if self.local is None:
+            raise xml_error("'<local>' element missing for 'udp' socket interface")
 
 
 class ServerSource(InterfaceSource, kind="server"):
@@ -343,6 +356,15 @@ class Interface(Device):
             given = el.find("mac")
             shown = given.get("address") if given is not None else ""
             raise xml_error(f"expected unicast mac address, found multicast '{shown}'")
+        if self.type != "ethernet" and (el.find("source/ip") is not None or el.find("source/route") is not None):
+            raise conf_error(
+                "Invalid attempt to set network interface host-side IP route and/or address info on interface of type "
+                f"'{self.type}'. This is only supported on interfaces of type 'ethernet'"
+            )
+        bandwidth = el.find("bandwidth")
+        if bandwidth is not None and bandwidth.get("classID") is not None and self.type != "network":
+            text = "classID attribute not supported on <bandwidth> in this usage context"
+            raise VirtError(c.VIR_ERR_XML_DETAIL, text)
         if self.virtualport is not None:
             if self.type not in ("network", "bridge", "direct", "hostdev"):
                 text = f"<virtualport> element unsupported for <interface type='{self.type}'>"

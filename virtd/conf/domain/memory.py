@@ -62,11 +62,13 @@ class BlkioDevice(Model):
     """Limits for one block device."""
 
     path = attr("path")
-    weight = attr("weight", UINT, bad=(c.VIR_ERR_XML_ERROR, "could not parse weight %s"))
-    read_iops = attr("read_iops_sec", UINT, bad=(c.VIR_ERR_XML_ERROR, "could not parse read iops sec %s"))
-    write_iops = attr("write_iops_sec", UINT, bad=(c.VIR_ERR_XML_ERROR, "could not parse write iops sec %s"))
-    read_bytes = attr("read_bytes_sec", ULONG, bad=(c.VIR_ERR_XML_ERROR, "could not parse read bytes sec %s"))
-    write_bytes = attr("write_bytes_sec", ULONG, bad=(c.VIR_ERR_XML_ERROR, "could not parse write bytes sec %s"))
+    weight = attr("weight", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "could not parse weight %s"))
+    read_iops = attr("read_iops_sec", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "could not parse read iops sec %s"))
+    write_iops = attr("write_iops_sec", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "could not parse write iops sec %s"))
+    read_bytes = attr("read_bytes_sec", ULONG, omit=0, bad=(c.VIR_ERR_XML_ERROR, "could not parse read bytes sec %s"))
+    write_bytes = attr(
+        "write_bytes_sec", ULONG, omit=0, bad=(c.VIR_ERR_XML_ERROR, "could not parse write bytes sec %s")
+    )
 
 
 class Lenient(Type[int]):
@@ -313,14 +315,14 @@ class CpuTune(Model):
     """Shares, quotas, pinning and scheduling of CPUs."""
 
     shares = attr("shares", ULONG)
-    period = attr("period", ULONG)
-    quota = attr("quota", LONG)
-    global_period = attr("global_period", ULONG)
-    global_quota = attr("global_quota", LONG)
-    emulator_period = attr("emulator_period", ULONG)
-    emulator_quota = attr("emulator_quota", LONG)
-    iothread_period = attr("iothread_period", ULONG)
-    iothread_quota = attr("iothread_quota", LONG)
+    period = attr("period", ULONG, omit=0)
+    quota = attr("quota", LONG, omit=0)
+    global_period = attr("global_period", ULONG, omit=0)
+    global_quota = attr("global_quota", LONG, omit=0)
+    emulator_period = attr("emulator_period", ULONG, omit=0)
+    emulator_quota = attr("emulator_quota", LONG, omit=0)
+    iothread_period = attr("iothread_period", ULONG, omit=0)
+    iothread_quota = attr("iothread_quota", LONG, omit=0)
     vcpupins = subs("vcpupin", VcpuPin)
     emulatorpin = sub("emulatorpin", EmulatorPin)
     iothreadpins = subs("iothreadpin", IothreadPin)

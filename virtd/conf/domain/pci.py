@@ -17,6 +17,7 @@ PCI, PCIE, BRIDGE, ROOT_PORT, DMI, TO_PCI, UPSTREAM, DOWNSTREAM, EXPANDER, PCIE_
     1 << n for n in range(11)
 )
 KINDS = HOTPLUG - 1
+ENDPOINT = PCI | PCIE | BRIDGE
 
 # model: (what the bus takes, first slot, last slot, what the controller itself needs, its QEMU device)
 BUSES: dict[str, tuple[int, int, int, int, str]] = {
@@ -185,9 +186,6 @@ class PciBuses:
                 self.buses.append(Bus("pci-bridge"))
         elif needs & (PCIE | UPSTREAM | TO_PCI) and self.pcie:
             self.buses.append(Bus("pcie-root-port"))
-        elif needs & DOWNSTREAM and self.pcie:
-            self.buses.append(Bus("pcie-root-port"))
-            self.buses.append(Bus("pcie-switch-upstream-port"))
         elif needs & BRIDGE and not self.pcie:
             raise _no_slot("pci-bridge")
         elif needs & BRIDGE:
@@ -218,7 +216,7 @@ def check_fit(bus: Bus, address: PciAddress, needs: int) -> None:
     Raises:
         VirtError: VIR_ERR_XML_ERROR.
     """
-    takes = bus.takes | (PCI | PCIE if bus.takes & (PCI | PCIE) else 0)
+    takes = bus.takes | (ENDPOINT if bus.takes & ENDPOINT else 0)
     if needs & KINDS and not takes & needs & KINDS:
         what = next(name for flag, name in PLUGS if needs & flag)
         raise xml_error(

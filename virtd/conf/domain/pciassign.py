@@ -9,6 +9,7 @@ from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.errors import internal_error, qemu_error, xml_error
 from virtd.conf.domain.implicit import maybe_add
+from virtd.conf.domain.infos import all_infos
 from virtd.conf.domain.interface import HostdevSource, InterfaceSource
 from virtd.conf.domain.pci import BUSES, HOTPLUG, PCI, PCIE, PciBuses
 from virtd.errors import VirtError
@@ -184,6 +185,12 @@ def assign_pci(domain: Domain) -> None:
             number = min(number, one.bus_nr or number)
     cells = len(domain.cpu.numa.cells) if domain.cpu is not None and domain.cpu.numa is not None else 0
     for one in domain.controllers:
+        address = address_of(one.info)
+        if one.type == "pci" and one.index and address is not None and one.index <= address.bus and buses.pcie:
+            raise qemu_error(
+                f"PCI controller at index {one.index} (0x{one.index:02x}) has bus='0x{address.bus:02x}', but "
+                "index must be larger than bus"
+            )
         if one.type == "pci" and one.node is not None and one.node >= cells:
             raise xml_error(
                 f"{one.model} with index {one.index} is configured for a NUMA node ({one.node}) not present in the "
@@ -237,10 +244,11 @@ def run(domain: Domain, highest: int, *, grow: bool) -> PciBuses:
         given = address_of(info)
         if given is not None:
             buses.reserve(given, kind, given=True)
-    for one in domain.controllers:
-        given = address_of(one.info)
-        if one.type == "ide" and given is not None:
-            buses.reserve(given, PCI)
+    known = {id(info) for info, _ in devices} | {id(one.info) for one in bridges}
+    for info in all_infos(domain):
+        given = address_of(info)
+        if given is not None and id(info) not in known:
+            buses.reserve(given, PCI, given=True)
     if is_i440fx(machine):
         fix_i440fx(domain, buses)
     elif is_q35(machine):
@@ -302,8 +310,7 @@ def fix_i440fx(domain: Domain, buses: PciBuses) -> None:
 def fix_q35(domain: Domain, buses: PciBuses) -> None:
     """What has its place on a q35: slot 1f is the ICH9, 1b its sound, 1e its bridge, 1 the first graphics card."""
     for function in (0, 3):
-        if not buses.in_use(0, 0x1F, function):
-            buses.reserve(PciAddress(slot=0x1F, function=function), PCIE)
+        buses.reserve(PciAddress(slot=0x1F, function=function), PCIE)
     for one in domain.controllers:
         if one.type == "sata" and one.index == 0:
             fix(one.info, 0x1F, 2, "Primary SATA controller must have PCI address 0:0:1f.2")

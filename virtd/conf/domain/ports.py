@@ -29,7 +29,7 @@ USB_PORTS = {
     "nec-xhci": 4,
     "qusb1": 8,
     "qusb2": 8,
-    "qemu-xhci": 15,
+    "qemu-xhci": 4,
 }
 HUB_PORTS = 8
 MAX_DEPTH = 4
@@ -173,11 +173,11 @@ def assign_usb(domain: Domain) -> None:
         raise conf_error("Can't add USB input device. USB bus is disabled")
     if not buses.buses and waiting:
         raise conf_error("USB is disabled for this domain, but USB devices are present in the domain XML")
-    while buses.buses and free < len(waiting):
+    missing = len(waiting) - free
+    for _ in range(-(-(missing + 1) // (HUB_PORTS - 1)) if buses.buses and missing > 0 else 0):
         hub = Hub(type="usb")
         buses.assign(hub.info, hub=True)
         domain.hubs.append(hub)
-        free += HUB_PORTS - 1
     for info in waiting:
         buses.assign(info)
 

@@ -72,10 +72,15 @@ def fill_vcpupins(domain: Domain) -> None:
     tune.vcpupins.sort(key=lambda pin: pin.vcpu or 0)
 
 
+NOTHING = (None, None, None)
+
+
 def fill_placement(domain: Domain) -> None:
     """Placement by numad of memory and of vCPUs follow from each other."""
     tune = domain.numatune
     memory = tune.memory if tune is not None else None
+    if tune is not None and memory is not None and (memory.mode, memory.nodeset, memory.placement) == NOTHING:
+        tune.memory = memory = None
     if memory is not None:
         if memory.placement is None:
             memory.placement = "static" if memory.nodeset is not None else domain.vcpu_placement
@@ -130,7 +135,7 @@ def fill_seclabels(domain: Domain) -> None:
         label = domain.seclabels[0]
         if label.type not in ("none", "dynamic") or label.baselabel is not None:
             raise xml_error("missing security model in domain seclabel")
-        label.type, label.model = "none", "none"
+        label.type, label.model, label.baselabel = "none", "none", None
     domain.seclabels = [label for label in domain.seclabels if label.type is not None]
     for label in domain.seclabels:
         label.relabel = {"none": None, "dynamic": True}.get(label.type or "", bool(label.relabel))

@@ -73,6 +73,14 @@ QEMU: Rules = (
     check_place,
     Rule(
         lambda x, d: (
+            (d.info.rom_enabled is not None or d.info.rom_bar is not None or d.info.rom_file is not None)
+            and d.info.address is not None
+            and d.info.address.kind not in ("pci", "unassigned")
+        ),
+        "ROM tuning is only supported for PCI devices",
+    ),
+    Rule(
+        lambda x, d: (
             d.info.acpi_index is not None
             and d.info.address is not None
             and d.info.address.kind not in ("pci", "unassigned")

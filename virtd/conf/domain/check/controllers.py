@@ -101,7 +101,9 @@ def check_scsi(x: Context, one: Controller) -> None:
     """What only virtio-scsi can be told, and adapters that a PC does not have."""
     virtio = one.type == "scsi" and (one.model or "").startswith("virtio")
     for name in VIRTIO_SCSI:
-        if getattr(one.driver, name) and not virtio:
+        if (getattr(one.driver, name) not in (None, 0) and not virtio) or (
+            name == "ioeventfd" and one.driver.ioeventfd is False and not virtio
+        ):
             raise qemu_error(f"'{name}' is only supported by virtio-scsi controller")
     if one.type != "scsi" or not one.driver.iothread:
         return

@@ -131,6 +131,12 @@ def check_audio_id(x: Context, device: Any) -> None:
         raise xml_error(f"no audio device with ID {number}")
 
 
+def check_audio_of_vnc(x: Context, graphics: Graphics) -> None:
+    """The same, for the display that sends sound."""
+    if isinstance(graphics, VncGraphics):
+        check_audio_id(x, graphics)
+
+
 def opengl(graphics: Graphics) -> bool:
     """Whether a display draws with OpenGL."""
     return bool(graphics.kind == "egl-headless" or getattr(graphics, "gl", None))
@@ -148,7 +154,7 @@ def check_gl(x: Context, graphics: Graphics) -> None:
         raise qemu_error("graphics type 'egl-headless' is only supported with one of: 'vnc', 'spice' graphics types")
 
 
-GRAPHICS: Rules = (check_audio_id, check_listens)
+GRAPHICS: Rules = (check_audio_of_vnc, check_listens)
 QEMU_GRAPHICS: Rules = (
     Rule(lambda x, d: d.kind in ("rdp", "desktop"), "{d.kind} graphics are not supported with this QEMU"),
     check_gl,
@@ -164,7 +170,20 @@ QEMU_SOUND: Rules = (
     Rule(lambda x, d: d.model not in SOUNDS, "sound card model '{d.model}' is not supported by qemu", INTERNAL),
 )
 
+
+def check_stream(x: Context, audio: Any) -> None:
+    """What is fixed is mixed, and only what is fixed is set."""
+    for stream in (audio.input, audio.output):
+        if stream is None:
+            continue
+        if stream.fixed_settings and stream.mixing_engine is False:
+            raise conf_error("fixed audio settings requires mixing engine")
+        if not stream.fixed_settings and (stream.frequency or stream.channels or stream.format):
+            raise conf_error("audio settings specified without fixed settings flag")
+
+
 AUDIO: Rules = (
+    check_stream,
     Rule(
         lambda x, d: sum(one.id == d.id for one in x.domain.audios) > 1,
         "audio ID {d.id} is used multiple times",
@@ -173,7 +192,6 @@ AUDIO: Rules = (
 )
 QEMU_AUDIO: Rules = (
     Rule(lambda x, d: d.type == "spice" and not x.spice, "Spice audio is not supported without spice graphics"),
-    Rule(lambda x, d: d.type == "coreaudio", "'coreaudio' audio is not supported with this QEMU"),
 )
 
 INPUT: Rules = (

@@ -25,6 +25,7 @@ FOREIGN_FEATURES = (
     ("sbbc", "sbbc"),
     ("ibs", "ibs"),
 )
+MUST_SAY = ("htm", "nested_hv", "ccf_assist")
 TICK_POLICIES = {"rtc": (None, "delay", "catchup"), "pit": (None, "delay", "catchup", "discard")}
 
 
@@ -52,7 +53,7 @@ def check_features(x: Context) -> None:
     if features is None:
         return
     for field, name in FOREIGN_FEATURES:
-        if getattr(features, field):
+        if getattr(features, field) not in (None, False) or (field in MUST_SAY and getattr(features, field) is False):
             raise qemu_error(
                 f"The '{name}' feature is not supported for architecture '{domain.os.arch}' or machine type "
                 f"'{domain.os.machine}'"
@@ -115,7 +116,7 @@ def check_clock(x: Context) -> None:
                 f"Configuring the 'armvtimer' timer is not supported for virtType={domain.type} "
                 f"arch={domain.os.arch} machine={domain.os.machine} guests"
             )
-        if name == "rtc" and timer.track not in (None, "guest", "wall"):
+        if name == "rtc" and timer.track == "boot":
             raise qemu_error(f"unsupported rtc timer track '{timer.track}'")
         if timer.tickpolicy not in TICK_POLICIES.get(name, (timer.tickpolicy,)):
             words = f"{name} timer tickpolicy" if name == "rtc" else f"{name} tickpolicy"

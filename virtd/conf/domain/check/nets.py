@@ -50,11 +50,6 @@ def check_forwards(x: Context, one: Interface) -> None:
 
 COMMON: Rules = (
     Rule(
-        lambda x, d: (getattr(d.source, "ips", None) or getattr(d.source, "routes", None)) and d.type != "ethernet",
-        "Invalid attempt to set network interface host-side IP route and/or address info on interface of type "
-        "'{d.type}'. This is only supported on interfaces of type 'ethernet'",
-    ),
-    Rule(
         lambda x, d: d.target_managed is False and d.type != "ethernet",
         "unmanaged target dev is not supported on interfaces of type '{d.type}'",
     ),
@@ -136,7 +131,7 @@ QEMU: Rules = (
         "tx_queue_size has to be a power of two",
     ),
     Rule(
-        lambda x, d: d.mtu is not None and d.type not in MTU_TYPES,
+        lambda x, d: d.mtu and d.type not in MTU_TYPES,
         "setting MTU on interface type {d.type} is not supported yet",
     ),
     Rule(

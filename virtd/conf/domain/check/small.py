@@ -43,10 +43,6 @@ QEMU_FILESYSTEM: Rules = (
         "fmode and dmode must be used with accessmode=mapped",
     ),
     Rule(
-        lambda x, d: d.binary is not None and d.binary.sandbox and driver_of(d) != "virtiofs",
-        "sandbox can only be used with driver=virtiofs",
-    ),
-    Rule(
         lambda x, d: driver_of(d) == "handle" and d.accessmode not in (None, "passthrough"),
         "only supports passthrough accessmode",
     ),

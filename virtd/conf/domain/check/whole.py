@@ -125,23 +125,15 @@ def check_idmap(x: Context) -> None:
         raise conf_error("You must map the root user of container")
 
 
-def check_filesystems(x: Context) -> None:
-    """Each directory has a name of its own in the guest."""
-    targets = [one.target for one in x.domain.filesystems]
-    for number, target in enumerate(targets):
-        if target in targets[:number]:
-            raise detail_error(f"filesystem target '{target}' specified twice")
-
-
 def check_iothreads(x: Context) -> None:
     """A pool of threads has a size."""
     for low, high in [(one.pool_min, one.pool_max) for one in x.domain.iothread_ids] + [
         (x.domain.default_iothread_min, x.domain.default_iothread_max)
     ]:
         if high is not None and high < 1:
-            raise xml_error("thread_pool_max must be a positive integer")
-        if low is not None and high is not None and low > high:
-            raise xml_error("thread_pool_min must be smaller or equal to thread_pool_max")
+            raise conf_error("thread_pool_max must be a positive integer")
+        if low is not None and low > (-1 if high is None else high):
+            raise conf_error("thread_pool_min must be smaller or equal to thread_pool_max")
 
 
 def check_iommu(x: Context) -> None:
@@ -177,7 +169,6 @@ CHECKS = (
     check_boot,
     check_blkio,
     check_idmap,
-    check_filesystems,
     check_iothreads,
     check_iommu,
 )
