@@ -13,7 +13,7 @@ from virtd.shell import complete, index, manual, optionhelp
 from virtd.shell.command import FLAG
 
 # What virsh has not, and what it writes in another way for reasons of its own.
-_OWN = {"top", "complete"}
+_OWN = {"top", "complete", "net-doctor"}
 _OTHERWISE = {"domstats", "echo", "help"}
 
 

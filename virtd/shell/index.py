@@ -104,9 +104,9 @@ GROUPS = (
         "network",
         "Networking",
         {
-            "network": "net-autostart net-create net-define net-destroy net-dhcp-leases net-dumpxml net-edit net-info "
-            "net-list net-name net-port-create net-port-delete net-port-dumpxml net-port-list net-start "
-            "net-undefine net-update net-uuid",
+            "network": "net-autostart net-create net-define net-destroy net-dhcp-leases net-doctor net-dumpxml "
+            "net-edit net-info net-list net-name net-port-create net-port-delete net-port-dumpxml net-port-list "
+            "net-start net-undefine net-update net-uuid",
             "events": "net-event",
         },
     ),

@@ -18,7 +18,7 @@ from virtd.drivers.network import links
 from virtd.errors import VirtError
 from virtd.protocol.records import DhcpLease, Network
 
-ADD_LAST = 3  # VIR_NETWORK_UPDATE_COMMAND_ADD_LAST
+ADD_LAST = c.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST
 LIVE, CONFIG = c.VIR_NETWORK_UPDATE_AFFECT_LIVE, c.VIR_NETWORK_UPDATE_AFFECT_CONFIG
 
 

@@ -1,6 +1,9 @@
 """Networks as unmodified virsh sees them, through a server."""
 
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,137 @@ def test_the_commands(namespace: None, virtd: Server, document: str) -> None:
     virsh("net-destroy", "web")
     assert "vb-web" not in run("ip", "link")
     assert run("nft", "list", "tables") == ""
+
+
+def test_every_other_command(namespace: None, virtd: Server, document: str) -> None:
+    """Those of virsh's commands for networks that the test above has not used; and the list of all has no more."""
+    virsh = virtd.virsh
+    events = subprocess.Popen(
+        ["virsh", "-q", "-c", virtd.uri, "net-event", "--event", "lifecycle", "--loop", "--timestamp"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        path = virtd.root / "port.xml"
+        path.write_text(PORT % ("11111111-c91e-6742-64da-4a736edb9a00", 1))
+        virsh("net-define", document)
+        virtd.run("env", "EDITOR=sed -i s/10.9.8.99/10.9.8.77/", "virsh", "-c", virtd.uri, "net-edit", "web")
+        assert "end='10.9.8.77'" in virsh("net-dumpxml", "web")
+        virsh("net-start", "web")
+        virsh("net-port-create", "web", str(path))
+        (port,) = virsh("net-port-list", "web").split()
+        assert "<mac address='52:54:00:aa:bb:01'/>" in virsh("net-port-dumpxml", "web", port)
+        virsh("net-port-delete", "web", port)
+        assert virsh("net-port-list", "web").split() == []
+        virsh("net-destroy", "web")
+        virsh("net-autostart", "web")
+        virsh("net-autostart", "web", "--disable")
+        virsh("net-undefine", "web")
+        assert events.stdout is not None
+        heard = [events.stdout.readline().split("for network web: ")[-1].strip() for _ in range(5)]
+        # The first definition, that of the editor, and the rest of its life.
+        assert heard in (
+            ["Defined", "Defined", "Started", "Stopped", "Undefined"],
+            ["Defined", "Started", "Stopped", "Undefined", ""],
+        )
+    finally:
+        events.kill()
+        events.communicate()
+    listed = set(re.findall(r"^    (net-[a-z-]+)", virtd.run("virsh", "help", "network").stdout, re.MULTILINE))
+    used = set(re.findall(r'"(net-[a-z-]+)"', Path(__file__).read_text()))
+    assert listed <= used
+
+
+# A section, an element, and commands on it in turn; each either works or says why not.
+UPDATES = [
+    ("ip-dhcp-host", "<host mac='52:54:00:00:00:07' name='seven' ip='10.9.8.7'/>", "add-last add-first! modify delete"),
+    ("ip-dhcp-host", "<host mac='52:54:00:00:00:08' ip='10.9.8.8'/>", "add-first delete delete!"),
+    ("ip-dhcp-range", "<range start='10.9.8.100' end='10.9.8.110'/>", "add-last modify! add-last! delete delete!"),
+    ("forward-interface", "<interface dev='up0'/>", "add-last modify! add-first! delete"),
+    ("portgroup", "<portgroup name='fast'>\n  </portgroup>", "modify! add-last add-first! modify delete delete!"),
+    (
+        "dns-host",
+        "<host ip='10.9.8.50'>\n      <hostname>box</hostname>\n    </host>",
+        "add-first modify! add-last! delete",
+    ),
+    ("dns-txt", "<txt name='note' value='x'/>", "add-last modify! add-first! delete"),
+    ("dns-srv", "<srv service='ldap' protocol='tcp' target='a' port='1'/>", "add-first modify! add-last! delete"),
+    ("bridge", "<bridge name='x'/>", "modify! add-last!"),
+    ("domain", "<domain name='x'/>", "modify!"),
+    ("ip", "<ip address='1.2.3.4'/>", "add-last!"),
+    ("forward", "<forward mode='nat'/>", "modify!"),
+    ("forward-pf", "<pf dev='x'/>", "modify!"),
+]
+
+
+@pytest.mark.parametrize("where", ["--config", "--live --config"])
+def test_updates(namespace: None, virtd: Server, document: str, where: str) -> None:
+    """Every section and command of net-update, of a running network's definition, and of both."""
+    virtd.virsh("net-define", document)
+    virtd.virsh("net-start", "web")
+    flags = where.split()
+    for section, element, commands in UPDATES:
+        for command in commands.split():
+            name = command.rstrip("!")
+            before = shown(virtd)
+            done = virtd.virsh_result("net-update", "web", name, section, element, *flags)
+            assert (done.returncode != 0) == command.endswith("!"), (section, command, done)
+            there = name != "delete" and not command.endswith("!")
+            if command.endswith("!"):
+                assert shown(virtd) == before
+            else:
+                live, definition = ((element in text) == there for text in shown(virtd))
+                changed = (live, definition) if there else (live or "--live" not in flags, True)
+                assert changed == ("--live" in flags, "--config" in flags) if there else all(changed)
+    virtd.virsh("net-destroy", "web")
+
+
+def shown(virtd: Server) -> tuple[str, str]:
+    """The network as it runs, and as it is defined."""
+    return virtd.virsh("net-dumpxml", "web"), virtd.virsh("net-dumpxml", "web", "--inactive")
+
+
+def test_twenty_networks(namespace: None, virtd: Server) -> None:
+    """They start, and are destroyed leaving nothing: no link, rule, process, file."""
+    for number in range(20):
+        path = virtd.root / "many.xml"
+        path.write_text(
+            f"<network><name>m{number}</name><forward mode='nat'/><ip address='10.7.{number}.1' prefix='24'><dhcp>"
+            f"<range start='10.7.{number}.2' end='10.7.{number}.9'/></dhcp></ip></network>"
+        )
+        virtd.virsh("net-create", str(path))
+        path.unlink()
+    assert len(virtd.virsh("net-list", "--name").split()) == 20
+    assert len([one for one in virtd.processes() if "dnsmasq" in one.title]) == 20
+    assert run("nft", "list", "tables").count("virtd_virbr") == 20
+    for number in range(20):
+        virtd.virsh("net-destroy", f"m{number}")
+    assert re.findall(r"^\d+: (\S+):", run("ip", "link"), re.MULTILINE) == ["lo"]
+    assert run("nft", "list", "ruleset") == ""
+    assert not [one.title for one in virtd.processes() if "dnsmasq" in one.title or "network" in one.title]
+    assert files(virtd) == set()
+
+
+def files(virtd: Server) -> set[str]:
+    """The files below the instance's directory that tell of a network, other than logs."""
+    found = {
+        str(path) for path in virtd.root.rglob("*") if path.is_file() and not path.name.endswith((".log", ".lock"))
+    }
+    return {path for path in found if re.search("/networks/|dnsmasq", path)}
+
+
+def test_what_drops_the_guests_packets_is_named(namespace: None, virtd: Server, document: str) -> None:
+    """net-doctor, which virsh has not."""
+    virtsh = [sys.executable, "-m", "virtd.shell.main", "-q", "-c", virtd.uri, "net-doctor", "web"]
+    virtd.virsh("net-define", document)
+    assert "network 'web' is not active" in virtd.run(*virtsh, check=False).stderr
+    virtd.virsh("net-start", "web")
+    assert virtd.run(*virtsh).stdout == "nothing on this host drops what network 'web' lets through\n"
+    run("nft", "add", "table", "inet", "fw")
+    run("nft", "add", "chain", "inet", "fw", "outer", "{ type filter hook forward priority 0; policy drop; }")
+    assert "chain 'inet fw outer' drops" in virtd.run(*virtsh).stdout
+    run("nft", "delete", "table", "inet", "fw")
+    virtd.virsh("net-destroy", "web")
 
 
 def test_own_uri(namespace: None, virtd: Server, document: str) -> None:

@@ -20,7 +20,7 @@ from virtd.conf.xml.model import Element, Model, View, local_name
 from virtd.errors import VirtError
 
 MODIFY, DELETE = c.VIR_NETWORK_UPDATE_COMMAND_MODIFY, c.VIR_NETWORK_UPDATE_COMMAND_DELETE
-ADD_LAST, ADD_FIRST = 3, c.VIR_NETWORK_UPDATE_COMMAND_ADD_FIRST
+ADD_LAST, ADD_FIRST = c.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, c.VIR_NETWORK_UPDATE_COMMAND_ADD_FIRST
 _ADD = (ADD_LAST, ADD_FIRST)
 _COMMANDS = (MODIFY, DELETE, *_ADD)
 # Sections which libvirt knows by name and cannot change.

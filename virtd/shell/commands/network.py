@@ -22,12 +22,11 @@ _FILTERS = {
     "autostart": c.VIR_CONNECT_LIST_NETWORKS_AUTOSTART,
     "no-autostart": c.VIR_CONNECT_LIST_NETWORKS_NO_AUTOSTART,
 }
-_ADD_LAST = 3  # VIR_NETWORK_UPDATE_COMMAND_ADD_LAST
 _UPDATE_COMMANDS = {
     "modify": c.VIR_NETWORK_UPDATE_COMMAND_MODIFY,
     "delete": c.VIR_NETWORK_UPDATE_COMMAND_DELETE,
-    "add-last": _ADD_LAST,
-    "add": _ADD_LAST,
+    "add-last": c.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST,
+    "add": c.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST,
     "add-first": c.VIR_NETWORK_UPDATE_COMMAND_ADD_FIRST,
 }
 # virNetworkUpdateSection
@@ -101,6 +100,23 @@ def net_info(session: Session, args: Args) -> Output:
     except VirtError:
         pass  # it has none
     return fields
+
+
+def net_doctor(session: Session, args: Args) -> Output:
+    """What in the packet filter of this host keeps guests from a network that runs (virtd.drivers.network.doctor)."""
+    from virtd.drivers.network import doctor, links
+
+    name = args.required("network")
+    network = find(session, args, "network")
+    with failing(f"Failed to examine network {name}"):
+        if not session.call("network_is_active", network):
+            raise VirtError(c.VIR_ERR_OPERATION_INVALID, f"network '{name}' is not active", domain=c.VIR_FROM_NETWORK)
+        bridge = session.call("network_get_bridge_name", network)
+        if not links.exists(bridge):
+            text = f"bridge '{bridge}' of network '{name}' is not on this host; ask there"
+            raise VirtError(c.VIR_ERR_OPERATION_INVALID, text, domain=c.VIR_FROM_NETWORK)
+        found = doctor.examine(bridge)
+    return Lines(found or [f"nothing on this host drops what network '{name}' lets through"])
 
 
 def net_leases(session: Session, args: Args) -> Output:
@@ -272,6 +288,7 @@ COMMANDS = (
         act("network", "network_destroy", "Network {name} destroyed", "Failed to destroy network {name}"),
     ),
     Command("net-dhcp-leases", "<network> [--mac <string>]", "show which addresses a network has lent", net_leases),
+    Command("net-doctor", "<network>", "say what in the host's packet filter drops guests' packets", net_doctor),
     Command(
         "net-dumpxml",
         "<network> [--inactive] [--xpath =<string>] [--wrap]",
