@@ -20,11 +20,13 @@ function __virtsh_candidates
             set --append given $word
         end
     end
+    # Quoted: a word that has only begun to be one is an empty word, and not none.
+    set --local last (commandline --current-token --cut-at-cursor)
     test $skip = 0
-    and virtsh $options --quiet complete -- $given (commandline --current-token --cut-at-cursor) 2>/dev/null </dev/null
+    and virtsh $options --quiet complete -- $given "$last" 2>/dev/null </dev/null
 end
 
-complete --command virtsh --arguments '(__virtsh_candidates)'
+complete --command virtsh --no-files --arguments '(__virtsh_candidates)'
 complete --command virtsh --short-option c --long-option connect --require-parameter --description 'what to connect to'
 complete --command virtsh --short-option q --long-option quiet --description 'nothing but what was asked for'
 complete --command virtsh --short-option r --long-option readonly --description 'only look'
