@@ -1,9 +1,13 @@
 """What libvirt 9.0 says to QEMU 7.2 beyond the obvious: each of these was seen in a real libvirtd's command lines."""
 
+import dataclasses
+
 import pytest
 
-from tests.drivers.qemu.commandline import binary, disk, domain_xml, native
+from tests.drivers.qemu.commandline import binary, disk, domain_xml, native, objects, options, parse
 from virtd import constants as c
+from virtd.conf.domain.domain import Sev
+from virtd.drivers.qemu.command import Setup, build
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.errors import VirtError
 
@@ -137,3 +141,49 @@ def test_variables_of_a_firmware_that_are_no_file(binary: Binary, kind: str) -> 
     (storage,) = (one for one in tables if one["node-name"] == "libvirt-pflash1-storage")
     assert expected.items() <= storage.items()
     assert "pflash1=libvirt-pflash1-format" in str(dict(found)["machine"])
+
+
+SERVERS: list[tuple[str, dict[str, object]]] = [
+    ("protocol='nfs' name='/p'><host name='h'/><identity user='+10' group='20'/>", {"user": 10, "group": 20}),
+    ("protocol='nfs' name='/p'><host name='h'/><identity user='root'/>", {"user": 0, "group": None}),
+    ("protocol='nbd' name='e' tls='yes' tlsHostname='t'><host name='h'/>", {"tls-hostname": "t"}),
+    ("protocol='rbd' name='a/b'><host name='h'/>", {"server": [{"host": "h", "port": "0"}]}),
+]
+
+
+@pytest.mark.parametrize(("source", "expected"), SERVERS)
+def test_servers(binary: Binary, source: str, expected: dict[str, object]) -> None:
+    found = native(domain_xml(disk("vda", f"<source {source}</source>", kind="network")), binary)
+    tables = [value for name, value in found if name == "blockdev" and isinstance(value, dict)]
+    (storage,) = (one for one in tables if one["node-name"] == "libvirt-1-storage")
+    assert {name: storage.get(name) for name in expected} == expected
+
+
+def test_encrypted_memory(binary: Binary) -> None:
+    """No host at hand has it: what QEMU would say of one is made up."""
+    said: dict[str, object] = {"cbitpos": 51, "reduced-phys-bits": 1}
+    host = dataclasses.replace(binary, sev=said, types=binary.types | {"sev-guest"})
+    config = parse(domain_xml(machine="q35"))
+    config.launch_security = Sev(kernel_hashes=True, reduced_bits=5, policy=3, dh_cert="abc")
+    found = options(build(config, host, Setup(private="/private")))
+    assert objects(found, "sev-guest") == [
+        {
+            "qom-type": "sev-guest",
+            "id": "lsec0",
+            "cbitpos": 51,
+            "policy": 3,
+            "reduced-phys-bits": 5,
+            "dh-cert-file": "/private/dh_cert.base64",
+            "kernel-hashes": True,
+        }
+    ]
+    assert "confidential-guest-support=lsec0" in str(dict(found)["machine"])
+    with pytest.raises(VirtError, match="SEV launch security is not supported with this QEMU binary"):
+        build(config, dataclasses.replace(host, sev=None), Setup(private="/private"))
+
+
+def test_virtual_cpus_that_can_go_again(binary: Binary) -> None:
+    vcpus = "<vcpu id='0' enabled='yes' hotpluggable='no'/><vcpu id='1' enabled='no' hotpluggable='yes'/>"
+    vcpus += "<vcpu id='2' enabled='yes' hotpluggable='yes'/>"
+    found = native(domain_xml(top=f"<vcpu current='2'>3</vcpu><vcpus>{vcpus}</vcpus>"), binary)
+    assert ("smp", "1,maxcpus=3,sockets=3,cores=1,threads=1") in found

@@ -1,5 +1,6 @@
 """Guests of many kinds are really started and stopped, and leave nothing behind; what displays are given then."""
 
+import json
 import os
 import re
 import socket
@@ -73,3 +74,12 @@ def test_memory_in_a_file(instance: Instance) -> None:
     xml = instance.xml(more="<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>")
     domain = instance.driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
     assert instance.driver.domain_get_state(domain, 0)[0] == c.VIR_DOMAIN_PAUSED
+
+
+def test_virtual_cpus_that_can_go_again_are_there_at_once(instance: Instance) -> None:
+    vcpus = "<vcpu id='0' enabled='yes' hotpluggable='no'/><vcpu id='1' enabled='no' hotpluggable='yes'/>"
+    vcpus += "<vcpu id='2' enabled='yes' hotpluggable='yes'/>"
+    xml = instance.xml(more=f"<vcpu current='2'>3</vcpu><vcpus>{vcpus}</vcpus>")
+    domain = instance.driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    answer = instance.driver.qemu_domain_monitor_command(domain, '{"execute": "query-cpus-fast"}', 0)
+    assert [one["cpu-index"] for one in json.loads(answer)["return"]] == [0, 2]

@@ -226,6 +226,7 @@ class NetworkSource(SourceBase, kind="network"):
     protocol = attr("@protocol", PROTOCOLS, default="nbd", required=True)
     name = attr("@name")
     tls = attr("@tls", YES_NO)
+    tls_hostname = attr("@tlsHostname")
     query = attr("@query")
     hosts = subs("host", Host)
     snapshot = attr("snapshot/@name")
@@ -235,6 +236,8 @@ class NetworkSource(SourceBase, kind="network"):
     cookies = subs("cookies/cookie", Cookie, when=lambda source, view: view.secure)
     readahead = attr("readahead/@size", ULONG)
     timeout = attr("timeout/@seconds", ULONG)
+    identity_user = attr("identity/@user")
+    identity_group = attr("identity/@group")
 
     def loaded(self, el: Element, view: View) -> None:
         """Servers have their protocol's port, iSCSI targets a unit."""
@@ -242,6 +245,10 @@ class NetworkSource(SourceBase, kind="network"):
         if self.name is None and self.protocol != "nbd":
             raise xml_error("missing name for disk source")
         self.name = self.name or None
+        if not self.tls:
+            self.tls_hostname = None
+        if self.protocol != "nfs":
+            self.identity_user = self.identity_group = None
         if self.protocol in SPLIT_NAMES:
             pool, slash, image = (self.name or "").partition("/")
             if not (pool and slash):

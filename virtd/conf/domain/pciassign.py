@@ -91,6 +91,8 @@ def needs(domain: Domain) -> Iterator[Need]:
     for serial in domain.serials:
         if serial.target_type == "pci-serial":
             yield serial.info, flags.pci
+    if domain.iommu is not None and domain.iommu.model == "virtio":
+        yield domain.iommu.info, flags.pcie & ~HOTPLUG
     if domain.vsock is not None:
         yield domain.vsock.info, flags.virtio(domain.vsock.model)
 

@@ -116,6 +116,7 @@ def _build(line: Line) -> None:
     extras.add_shmems(line)
     extras.add_coreinfo(line)
     extras.add_vsocks(line)
+    extras.add_launch_security(line)
     if config.qemu_deprecation not in (None, "none"):
         inputs = _DEPRECATED_INPUT.get(config.qemu_deprecation or "")
         line.json("compat", {"deprecated-output": "hide", "deprecated-input": inputs})

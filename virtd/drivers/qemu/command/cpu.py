@@ -63,8 +63,12 @@ def add_smp(line: Line) -> None:
     config = line.config
     most = config.vcpu or 1
     now = config.vcpu_current or most
-    if config.vcpus and sorted(one.id or 0 for one in config.vcpus if one.enabled) != list(range(now)):
-        raise unsupported("vcpus that are enabled behind others that are not are not supported")
+    if config.vcpus:
+        # Those that can be taken away again are plugged in before the guest runs (guestcpu.plug).
+        fixed = sorted(one.id or 0 for one in config.vcpus if one.enabled and not one.hotpluggable)
+        now = len(fixed)
+        if fixed != list(range(now)):
+            raise unsupported("vcpus that are always there must come before all others")
     cpu = config.cpu or Cpu()
     if cpu.sockets is None:
         line.add("smp", join(str(now), **_most(now, most), sockets=most, cores=1, threads=1))

@@ -194,8 +194,8 @@ def scsi_place(line: Line, address: DriveAddress) -> Properties:
     bus: Properties = {"bus": f"{alias(controller.info)}.0"}
     if controller.model not in ("lsilogic", "dc390", "am53c974"):
         return bus | {"channel": address.bus, "scsi-id": address.target, "lun": address.unit}
-    if address.target:
-        raise internal(f"target must be 0 for controller model '{controller.model}'")
+    if address.target and controller.model == "lsilogic":
+        raise internal("target must be 0 for controller model 'lsilogic'")
     return bus | {"scsi-id": address.unit}
 
 

@@ -48,7 +48,7 @@ def add_display_none(line: Line) -> None:
 def add_inputs(line: Line) -> None:
     """Add mice, keyboards and tablets; those on PS/2 the machine has by itself."""
     for device in line.config.inputs:
-        if device.bus != "ps2":
+        if device.bus not in ("ps2", "none"):
             add_input(line, device)
 
 

@@ -20,6 +20,7 @@ from virtd.conf.domain.devices import (
     Vsock,
     Watchdog,
 )
+from virtd.conf.domain.domain import Sev
 from virtd.drivers.qemu.command import virtio
 from virtd.drivers.qemu.command.address import place
 from virtd.drivers.qemu.command.backends import add_backend
@@ -154,6 +155,39 @@ def add_filesystems(line: Line) -> None:
     """Add directories of the host."""
     for filesystem in line.config.filesystems:
         add_filesystem(line, filesystem)
+
+
+def add_launch_security(line: Line) -> None:
+    """Add AMD's encryption of the guest's memory; where its bits lie, the host says if the guest does not."""
+    said = line.config.launch_security
+    if not isinstance(said, Sev):
+        return
+    if line.binary.sev is None or not line.binary.has("sev-guest"):
+        raise unsupported("SEV launch security is not supported with this QEMU binary")
+    host = line.binary.sev
+    line.object(
+        "sev-guest",
+        id="lsec0",
+        cbitpos=said.cbitpos if said.cbitpos is not None else host.get("cbitpos"),
+        policy=said.policy,
+        **{
+            "reduced-phys-bits": said.reduced_bits if said.reduced_bits is not None else host.get("reduced-phys-bits"),
+            "dh-cert-file": _blob(line, "dh_cert", said.dh_cert),
+            "session-file": _blob(line, "session", said.session),
+            "kernel-hashes": said.kernel_hashes,
+        },
+    )
+
+
+def _blob(line: Line, name: str, content: str | None) -> str | None:
+    """A file with what the guest's owner has sent along."""
+    if content is None:
+        return None
+    path = f"{line.setup.private}/{name}.base64"
+    if line.setup.live:
+        files.replace(path, content.encode(), durable=False)
+        line.uses(path)
+    return path
 
 
 def add_genid(line: Line) -> None:
@@ -314,6 +348,7 @@ def add_filesystem(line: Line, filesystem: Filesystem) -> None:
             id=name,
             chardev=f"chr-vu-{name}",
             **{"queue-size": driver.queue},
+            bootindex=line.bootindex(filesystem.info),
             tag=filesystem.target,
             **place(line, filesystem.info),
         )

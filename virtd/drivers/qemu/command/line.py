@@ -241,7 +241,7 @@ class Line:
             VirtError: VIR_ERR_INVALID_ARG, no client has.
         """
         descriptors = self.setup.descriptors.get(group, ())
-        if self.setup.live and not descriptors:
+        if not descriptors:
             text = f"file descriptor group '{group}' was not associated with the domain"
             raise VirtError(c.VIR_ERR_INVALID_ARG, text, domain=c.VIR_FROM_QEMU)
         number, self._fdsets = self._fdsets, self._fdsets + 1
@@ -341,3 +341,5 @@ def devices_with_boot_order(config: Domain) -> Iterator[Info]:
         yield hostdev.info
     for redirdev in config.redirdevs:
         yield redirdev.info
+    for filesystem in config.filesystems:
+        yield filesystem.info

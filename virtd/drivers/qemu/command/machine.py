@@ -7,6 +7,7 @@ from virtd import constants as c
 from virtd.conf.domain.base import Info
 from virtd.conf.domain.basics import is_i440fx, is_q35
 from virtd.conf.domain.disk import FileSource, SourceBase
+from virtd.conf.domain.domain import Sev
 from virtd.conf.domain.features import Features
 from virtd.conf.domain.os import Entry, FwCfgs, Loader, Nvram, Smbios
 from virtd.drivers.qemu.command.line import Line, devices_with_boot_order, escape, internal, join, unsupported
@@ -133,6 +134,8 @@ def add_machine(line: Line) -> None:
         words["acpi"] = None if _acpi(line) else False
         hpet = [timer.present for timer in config.clock.timers if timer.name == "hpet"]
         words["hpet"] = False if False in hpet else None
+    if isinstance(config.launch_security, Sev):
+        words["confidential-guest-support"] = "lsec0"
     if config.memory_backing is not None and config.memory_backing.nosharepages:
         words["mem-merge"] = False
     if any(device.model == "nvdimm" for device in config.memory_devices):

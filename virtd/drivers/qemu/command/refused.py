@@ -16,7 +16,6 @@ REFUSED: dict[str, dict[str, str]] = {
         "max_event_channels": "<controller maxEventChannels>",
         "target_index": "<controller> <target index>",
     },
-    "Domain": {},
     "Resource": {"appid": "<fibrechannel appid>"},
     "Disk": {"backenddomain": "<backenddomain>", "transient_share": "<transient shareBacking>"},
     "Filesystem": {
@@ -30,7 +29,6 @@ REFUSED: dict[str, dict[str, str]] = {
         "guest_actual": "<guest> of an interface",
         "port_forwards": "<portForward>",
     },
-    "NetworkSource": {"cookies": "<cookies>"},
 }
 
 INERT: dict[str, tuple[str, ...]] = {
@@ -46,7 +44,7 @@ INERT: dict[str, tuple[str, ...]] = {
         # Of containers.
         *("uidmap", "gidmap"),
         # Definitions with them are refused.
-        *("bootloader", "bootloader_args", "launch_security"),
+        *("bootloader", "bootloader_args"),
         # libvirt's own names for what a QEMU can do, which virtd asks QEMU itself.
         *("qemu_add", "qemu_del"),
     ),
@@ -66,7 +64,7 @@ INERT: dict[str, tuple[str, ...]] = {
     "VhostUserSource": ("seclabels",),
     "VolumeSource": ("seclabels",),
     # What libvirt's QEMU driver does not heed.
-    "Vcpu": ("hotpluggable", "order"),
+    "Vcpu": ("order",),
     "Features": (
         *("apic", "pae", "hap", "msrs"),
         # Of Xen and of containers.

@@ -6,7 +6,6 @@ mean. The node of a disk's own image refers to that of its backing image, and so
 
 import os
 import struct
-from collections.abc import Callable
 from typing import NamedTuple
 
 from virtd import constants as c
@@ -17,7 +16,6 @@ from virtd.conf.domain.disk import (
     Disk,
     Encryption,
     FileSource,
-    Host,
     NetworkSource,
     NvmeSource,
     Reservations,
@@ -25,6 +23,7 @@ from virtd.conf.domain.disk import (
     SourceBase,
     VolumeSource,
 )
+from virtd.drivers.qemu.command import servers
 from virtd.drivers.qemu.command.line import NULL, Line, Properties, alias, internal, unsupported
 from virtd.drivers.qemu.run.access import Use
 
@@ -40,23 +39,7 @@ _CACHE = {
 # Formats that have no driver of the same name: what libvirt makes of them.
 _FORMATS = {"fat": "raw", "dir": "raw", "vhd": "vhdx", "ploop": "parallels"}
 _NO_FORMATS = {"iso", "cow", "none", "auto", "aio"}
-_DEFAULT_PORTS = {
-    "nbd": "10809",
-    "http": "80",
-    "https": "443",
-    "ftp": "21",
-    "ftps": "990",
-    "tftp": "69",
-    "ssh": "22",
-    "iscsi": "3260",
-    "gluster": "24007",
-    "rbd": "0",
-    "nfs": None,
-    "vxhs": "9999",
-    "sheepdog": "7000",
-}
 _PR_HELPER = "pr-helper0"
-_IN_URLS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/")
 _MOST_IMAGES = 200  # a chain longer than that goes in circles
 
 
@@ -191,7 +174,7 @@ def _format(line: Line, disk: Disk, image: Image, backing: str | None) -> Proper
         properties |= {"offset": part.offset, "size": part.size}
     properties["file"] = f"libvirt-{image.number}-{'storage' if part is None or kind == 'raw' else 'slice-sto'}"
     encryption = image.source.encryption or (disk.encryption if top else None)
-    if encryption is not None:
+    if encryption is not None and encryption.engine != "librbd":
         properties |= _decryption(line, disk, image, encryption)
     if backing is not None:
         return properties | {"backing": backing}
@@ -317,7 +300,7 @@ def where(line: Line, source: SourceBase, number: str, auth: Auth | None = None)
     if isinstance(source, BlockSource):
         return {"driver": "host_device", "filename": source.dev or ""}
     if isinstance(source, NetworkSource):
-        return _network(line, number, source) | _credentials(line, number, source.auth or auth, source.protocol)
+        return servers.node(line, source, number, source.auth or auth)
     if isinstance(source, NvmeSource):
         device = f"{source.domain:04x}:{source.bus:02x}:{source.slot:02x}.{source.function:x}"
         return {"driver": "nvme", "device": device, "namespace": source.namespace}
@@ -332,144 +315,3 @@ def _is_cdrom(path: str | None) -> bool:
         return os.major(os.stat(path or "").st_rdev) == 11
     except OSError:
         return False
-
-
-# What the secret of a storage server's user is for, and what QEMU's driver calls it.
-_AUTHS: dict[str, tuple[int, str, str, Properties]] = {
-    "rbd": (c.VIR_SECRET_USAGE_TYPE_CEPH, "user", "key-secret", {"auth-client-required": ["cephx", "none"]}),
-    "iscsi": (c.VIR_SECRET_USAGE_TYPE_ISCSI, "user", "password-secret", {}),
-}
-
-
-def _credentials(line: Line, number: str, auth: Auth | None, protocol: str | None) -> Properties:
-    """Who we are to the storage server."""
-    if auth is None or auth.secret is None:
-        return {}
-    if protocol is None or protocol not in _AUTHS:
-        raise unsupported(f"authentication is not supported for protocol '{protocol}'")
-    usage, user, password, more = _AUTHS[protocol]
-    name = line.secret(f"libvirt-{number}-storage-auth-secret0", auth.secret, usage)
-    return {user: auth.username, **more, password: name}
-
-
-def _network(line: Line, number: str, source: NetworkSource) -> Properties:
-    maker = _PROTOCOLS.get(source.protocol or "")
-    if maker is None or (source.protocol not in line.binary.choices["blockdev"] and source.protocol != "sheepdog"):
-        raise unsupported(f"'{source.protocol}' protocol is not supported with this QEMU binary")
-    properties = {"driver": source.protocol, **maker(source)}
-    if source.tls:
-        if source.protocol != "nbd":
-            raise unsupported(f"TLS transport is not supported for disk protocol '{source.protocol}'")
-        properties |= {"tls-creds": line.tls(f"libvirt-{number}-storage", endpoint="client")}
-        properties |= {"tls-hostname": getattr(source, "tls_hostname", None)}
-    if source.cookies and source.protocol in ("http", "https"):
-        jar = "; ".join(f"{cookie.name}={cookie.value}" for cookie in source.cookies)
-        name = f"libvirt-{number}-storage-httpcookie-secret0"
-        properties |= {"cookie-secret": line.hidden(name, jar.encode())}
-    return properties
-
-
-def _host(source: NetworkSource) -> Host:
-    if len(source.hosts) != 1:
-        raise internal(f"{source.protocol} protocol accepts only one host")
-    return source.hosts[0]
-
-
-def _port(source: NetworkSource, host: Host) -> str | None:
-    return host.port or _DEFAULT_PORTS[source.protocol or ""]
-
-
-def _server(source: NetworkSource, host: Host) -> Properties:
-    """A server as QEMU's SocketAddress."""
-    if host.transport == "unix":
-        return {"type": "unix", "path": host.socket}
-    if host.transport == "rdma":
-        raise internal("transport protocol 'rdma' is not yet supported")
-    return {"type": "inet", "host": host.name, "port": _port(source, host)}
-
-
-def _nbd(source: NetworkSource) -> Properties:
-    return {"server": _server(source, _host(source)), "export": source.name}
-
-
-def _rbd(source: NetworkSource) -> Properties:
-    pool, _, image = (source.name or "").partition("/")
-    servers = [{"host": host.name, "port": _port(source, host)} for host in source.hosts]
-    return {
-        "pool": pool,
-        "image": image,
-        "snapshot": source.snapshot,
-        "conf": source.config,
-        "server": servers or None,
-    }
-
-
-def _iscsi(source: NetworkSource) -> Properties:
-    host = _host(source)
-    target, _, lun = (source.name or "").partition("/")
-    name = f"[{host.name}]" if ":" in (host.name or "") else host.name
-    return {
-        "portal": f"{name}:{_port(source, host)}",
-        "target": target,
-        "lun": _unit(lun, target),
-        "transport": "tcp",
-        "initiator-name": source.initiator,
-    }
-
-
-def _unit(text: str, target: str) -> int:
-    """The number of an iSCSI target's unit."""
-    if text and not text.isdigit():
-        raise internal(f"cannot parse target for lunStr '{target}'")
-    return int(text or 0)
-
-
-def _gluster(source: NetworkSource) -> Properties:
-    volume, _, path = (source.name or "").partition("/")
-    return {"volume": volume, "path": path, "server": [_server(source, host) for host in source.hosts], "debug": 4}
-
-
-def _url(source: NetworkSource) -> Properties:
-    host = _host(source)
-    name = f"[{host.name}]" if ":" in (host.name or "") else host.name
-    path = (source.name or "").removeprefix("/")
-    query = f"?{source.query}" if source.query else ""
-    return {
-        "url": f"{source.protocol}://{name}:{_port(source, host)}/{_quoted(path)}{query}",
-        "sslverify": source.ssl_verify,
-        "timeout": source.timeout,
-        "readahead": source.readahead,
-    }
-
-
-def _quoted(path: str) -> str:
-    """A path as it stands in a URL (RFC 3986, 3.3)."""
-    return "".join(chr(one) if chr(one) in _IN_URLS else f"%{one:02X}" for one in os.fsencode(path))
-
-
-def _ssh(source: NetworkSource) -> Properties:
-    host = _host(source)
-    return {"path": source.name, "server": {"host": host.name, "port": _port(source, host)}}
-
-
-def _nfs(source: NetworkSource) -> Properties:
-    return {"server": {"host": _host(source).name, "type": "inet"}, "path": source.name}
-
-
-def _sheepdog(source: NetworkSource) -> Properties:
-    return {"server": _server(source, _host(source)), "vdi": source.name}
-
-
-_PROTOCOLS: dict[str, Callable[[NetworkSource], Properties]] = {
-    "nbd": _nbd,
-    "rbd": _rbd,
-    "iscsi": _iscsi,
-    "gluster": _gluster,
-    "http": _url,
-    "https": _url,
-    "ftp": _url,
-    "ftps": _url,
-    "ssh": _ssh,
-    "nfs": _nfs,
-    "sheepdog": _sheepdog,
-}

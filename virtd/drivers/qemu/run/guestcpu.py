@@ -3,6 +3,7 @@
 from virtd import constants as c
 from virtd.conf.cpu import x86, x86map
 from virtd.conf.cpu.document import of_guest, set_policies
+from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.cpu import Cpu
 from virtd.conf.xml.document import parse_document
 from virtd.conf.xml.model import View, write_document
@@ -84,3 +85,32 @@ def _check(enabled: int, wanted: int) -> None:
         parts = [f"extra features: {extra}"] * bool(extra) + [f"missing features: {missing}"] * bool(missing)
         text = f"guest CPU doesn't match specification: {', '.join(parts)}"
         raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_CPU)
+
+
+def plug(config: Config, monitor: Monitor) -> None:
+    """Plug in the virtual CPUs that a guest begins with, and that can be taken away again, in their order.
+
+    QMP: query-hotpluggable-cpus, device_add.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR, QEMU has no place for one.
+    """
+    wanted = [one for one in config.vcpus if one.enabled and one.hotpluggable]
+    if not wanted:
+        return
+    where = places(monitor)
+    for one in sorted(wanted, key=lambda one: (one.order or 0, one.id or 0)):
+        number = one.id or 0
+        if number >= len(where):
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"QEMU has no place for vcpu '{number}'", domain=c.VIR_FROM_QEMU)
+        monitor.execute("device_add", {**where[number], "id": f"vcpu{number}"})
+
+
+def places(monitor: Monitor) -> list[dict[str, object]]:
+    """Where each virtual CPU sits, as arguments of device_add, in the order of their numbers."""
+    keys = ("node-id", "socket-id", "die-id", "cluster-id", "core-id", "thread-id")
+    found = [
+        {"driver": shape.text(one, "type"), **shape.table(one, "props")}
+        for one in monitor.query_list("query-hotpluggable-cpus")
+    ]
+    return sorted(found, key=lambda one: [int(str(one.get(key, 0))) for key in keys])

@@ -275,6 +275,7 @@ class _Start:
         found.process = spawning.process(leash)
         with Monitor(guest.monitor_path, guest.name, START_SECONDS) as monitor:
             access.hand_over(self._held, monitor)
+            guestcpu.plug(config, monitor)
             tuning.set_threads(config, monitor, found.process.pid, group, guest.undo_path)
             for name, arguments in command.commands:
                 monitor.execute(name, arguments)

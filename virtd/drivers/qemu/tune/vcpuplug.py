@@ -10,6 +10,7 @@ from virtd.drivers.qemu.agent.channel import AgentUser
 from virtd.drivers.qemu.guest import Guest, vcpu_count
 from virtd.drivers.qemu.monitor.client import Monitor
 from virtd.drivers.qemu.plug.live import UNPLUG_SECONDS
+from virtd.drivers.qemu.run import guestcpu
 from virtd.drivers.qemu.tune.vcpus import enabled
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
@@ -199,7 +200,7 @@ def _plug(guest: Guest, before: set[int], after: set[int]) -> None:
     now = len(before)
     try:
         with guest.monitor() as monitor:
-            places = _places(monitor)
+            places = guestcpu.places(monitor)
             for number in sorted(after - before):
                 if number >= len(places):
                     raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"QEMU has no place for vcpu '{number}'")
@@ -212,16 +213,6 @@ def _plug(guest: Guest, before: set[int], after: set[int]) -> None:
         if now != len(before):
             with guest.control() as control:
                 control.facts(vcpus=now, forget=[f"vcpu{number}" for number in before - after])
-
-
-def _places(monitor: Monitor) -> list[dict[str, object]]:
-    """Where each virtual CPU sits, as arguments of device_add, in the order of their numbers."""
-    keys = ("node-id", "socket-id", "die-id", "cluster-id", "core-id", "thread-id")
-    found = [
-        {"driver": shape.text(one, "type"), **shape.table(one, "props")}
-        for one in monitor.query_list("query-hotpluggable-cpus")
-    ]
-    return sorted(found, key=lambda one: [int(str(one.get(key, 0))) for key in keys])
 
 
 def _unplug(monitor: Monitor, alias: str) -> None:
