@@ -482,11 +482,13 @@ def test_video(binary: Binary, model: str, expected: dict[str, object]) -> None:
 def test_sound(binary: Binary) -> None:
     devices = (
         "<sound model='ich9'><codec type='micro'/><audio id='2'/></sound><sound model='ac97'/>"
-        "<audio id='1' type='none'/><audio id='2' type='file' path='/x.wav'><input mixingEngine='yes'>"
+        "<audio id='1' type='none'/><audio id='2' type='file' path='/x.wav'><input mixingEngine='yes' "
+        "fixedSettings='yes'>"
         "<settings frequency='44100'/></input></audio>"
     )
     found = native(domain_xml(devices), binary)
-    wav = {"id": "audio2", "driver": "wav", "path": "/x.wav", "in": {"mixing-engine": True, "frequency": 44100}}
+    settings = {"mixing-engine": True, "fixed-settings": True, "frequency": 44100}
+    wav = {"id": "audio2", "driver": "wav", "path": "/x.wav", "in": settings}
     assert ("audiodev", wav) in found
     codec = {"driver": "hda-micro", "id": "sound0-codec0", "bus": "sound0.0", "cad": 0, "audiodev": "audio2"}
     assert codec in devices_of(found)

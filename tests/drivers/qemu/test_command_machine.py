@@ -257,9 +257,11 @@ def test_properties_of_devices_that_are_overridden(binary: Binary) -> None:
 
 
 def test_io_threads(binary: Binary) -> None:
-    top = "<iothreads>2</iothreads><iothreadids><iothread id='5' thread_pool_min='1'/></iothreadids>"
+    top = (
+        "<iothreads>2</iothreads><iothreadids><iothread id='5' thread_pool_min='1' thread_pool_max='4'/></iothreadids>"
+    )
     found = objects(native(domain_xml(top=top), binary), "iothread")
-    assert {"qom-type": "iothread", "id": "iothread5", "thread-pool-min": 1} in found
+    assert {"qom-type": "iothread", "id": "iothread5", "thread-pool-min": 1, "thread-pool-max": 4} in found
     assert {"qom-type": "iothread", "id": "iothread1"} in found
     assert len(found) == 2
 
