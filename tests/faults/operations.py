@@ -40,6 +40,8 @@ SECRET_XML = """<secret><uuid>40000000-0000-0000-0000-000000000001</uuid>
 <usage type='ceph'><name>s</name></usage></secret>"""
 VOLUME_XML = """<volume><name>{}</name><capacity unit='KiB'>64</capacity>
 <target><format type='{}'/></target></volume>"""
+DISK_XML = """<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='ROOT/images/b.img'/>
+<target dev='vdb' bus='virtio'/></disk>"""
 CARD_XML = "<interface type='network'><mac address='52:54:00:44:55:66'/><source network='net1'/></interface>"
 RNG_XML = "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"
 

@@ -57,9 +57,13 @@ class BrokenError(AssertionError):
 
 
 class World:
-    """A running instance with a bystander; root is wanted for guests under a user of their own and networks."""
+    """A running instance with a bystander; root is wanted for guests under a user of their own and networks.
 
-    def __init__(self) -> None:
+    Args:
+        armed: whether its processes pass fault points.
+    """
+
+    def __init__(self, *, armed: bool = True) -> None:
         self._outside = -1
         if not os.geteuid():
             self._outside = os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -77,11 +81,12 @@ class World:
         for name in ("a", "b"):
             bootsector.write_boot_disk(images / f"{name}.img", then="serve")
         (self.root / "pool").mkdir()
-        os.environ[faults.VARIABLE] = str(self.faults)
+        if armed:
+            os.environ[faults.VARIABLE] = str(self.faults)
         try:
             self.instance.start()
         finally:
-            del os.environ[faults.VARIABLE]
+            os.environ.pop(faults.VARIABLE, None)
         self._bystander = self._start_bystander(images)
         self._tracebacks = 0
         self.empty()
