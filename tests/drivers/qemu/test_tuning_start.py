@@ -2,15 +2,17 @@
 
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.drivers.qemu.commandline import domain_xml, parse
-from tests.drivers.qemu.instance import Instance
+from tests.drivers.qemu.instance import Instance, wait_for_end
 from virtd import constants as c
 from virtd.conf.domain.memory import CpuTune
+from virtd.drivers import typed
 from virtd.drivers.qemu.run import cgroup, tuning
 from virtd.errors import VirtError
 from virtd.state import undo
@@ -58,6 +60,34 @@ def test_what_this_host_cannot_do(top: str, text: str) -> None:
     with pytest.raises(VirtError, match=re.escape(text)) as caught:
         tuning.check(parse(domain_xml(top=top)), None, privileged=True)
     assert caught.value.code == c.VIR_ERR_CONFIG_UNSUPPORTED
+
+
+def test_counters_of_the_host(instance: Instance) -> None:
+    """Of the kernel's own, which every machine has; they go on, from 0, with another supervisor."""
+    driver = instance.driver
+    counted = "<perf><event name='task_clock' enabled='yes'/></perf>"
+    domain = driver.domain_create_xml(instance.xml(more=counted), 0)
+    instance.wait_for_boot("g")
+
+    def told() -> dict[str, int]:
+        (record,) = driver.connect_get_all_domain_stats([domain], c.VIR_DOMAIN_STATS_PERF, 0)
+        return {param.field: param.value.value for param in record.params}
+
+    assert told()["perf.task_clock"] > 0
+    live = c.VIR_DOMAIN_AFFECT_LIVE
+    driver.domain_set_perf_events(domain, [typed.boolean("context_switches", True)], live)
+    assert told().keys() == {"perf.task_clock", "perf.context_switches"}
+    driver.domain_set_perf_events(domain, [typed.boolean("task_clock", False)], live)
+    assert told().keys() == {"perf.context_switches"}
+    assert [one.field for one in driver.domain_get_perf_events(domain, live) if one.value.value] == ["context_switches"]
+    with pytest.raises(VirtError, match="unable to enable host cpu perf event for cmt") as caught:
+        driver.domain_set_perf_events(domain, [typed.boolean("cmt", True)], live)
+    assert (caught.value.code, caught.value.domain) == (c.VIR_ERR_ARGUMENT_UNSUPPORTED, c.VIR_FROM_PERF)
+    supervisor = instance.supervisor(domain)
+    os.kill(supervisor, signal.SIGKILL)
+    wait_for_end(supervisor)
+    driver.domain_get_info(domain)  # whoever looks first puts another one in its place
+    assert told().keys() == {"perf.context_switches"}
 
 
 def test_a_counter_that_nobody_keeps() -> None:

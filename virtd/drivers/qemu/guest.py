@@ -244,6 +244,23 @@ class Control:
             message["vcpus"] = vcpus
         self._ask(message)
 
+    def count(self, events: Sequence[str]) -> None:
+        """Keep these of the host's performance counters (run/perf.py), and no others.
+
+        Raises:
+            VirtError: VIR_ERR_SYSTEM_ERROR, the kernel does not count one.
+        """
+        try:
+            self._ask({"do": "count", "events": list(events)})
+        except VirtError as error:
+            error.domain = c.VIR_FROM_PERF
+            raise
+
+    def counted(self) -> dict[str, int]:
+        """What the performance counters say."""
+        counters = shape.table(self._ask({"do": "counted"}), "counters")
+        return {name: shape.number(counters, name) for name in counters}
+
     def destroy(self, reason: int, *, graceful: bool = False) -> None:
         """End QEMU, and return when the guest has been cleaned up after.
 

@@ -38,6 +38,7 @@ class Status:
     thresholds: dict[str, list[str]] = field(default_factory=dict)
     # Virtio channels: alias → name, and "connected" while a program in the guest has it open, else "disconnected".
     channels: dict[str, list[str]] = field(default_factory=dict)
+    counted: list[str] = field(default_factory=list)  # the host's performance counters that are kept for it
     # What virDomainGetInfo tells, so that it need not read the XML.
     max_memory: int = 0  # KiB
     memory: int = 0  # KiB, as the balloon said last
@@ -90,6 +91,7 @@ def decode(content: bytes) -> Status:
         disks=_names(table, "disks"),
         thresholds=_names(table, "thresholds"),
         channels=_names(table, "channels"),
+        counted=shape.texts(table, "counted", []),
         max_memory=shape.number(table, "max_memory"),
         memory=shape.number(table, "memory"),
         vcpus=shape.number(table, "vcpus"),

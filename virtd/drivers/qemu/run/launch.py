@@ -276,6 +276,9 @@ class _Start:
         with Monitor(guest.monitor_path, guest.name, START_SECONDS) as monitor:
             access.hand_over(self._held, monitor)
             guestcpu.plug(config, monitor)
+            if events := tuning.counted(config):
+                with guest.control() as control:
+                    control.count(events)
             tuning.set_threads(config, monitor, found.process.pid, group, guest.undo_path)
             for name, arguments in command.commands:
                 monitor.execute(name, arguments)

@@ -22,7 +22,7 @@ from virtd import deadlines
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.guest import Guest, listen
 from virtd.drivers.qemu.monitor import onlookers, qmp
-from virtd.drivers.qemu.run import reactions
+from virtd.drivers.qemu.run import perf, reactions
 from virtd.drivers.qemu.run.ending import finish
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
@@ -62,6 +62,7 @@ class Supervisor:
         self._child = child
         self._pid = status.process.pid
         self._qemu = os.pidfd_open(self._pid)
+        self._counters = perf.Counters(self._pid)
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._timers: list[tuple[float, Callable[[], None]]] = []
@@ -382,6 +383,11 @@ class Supervisor:
             forgotten = shape.texts(request, "forget", [])
             self._status.gone = [alias for alias in self._status.gone if alias not in forgotten]
             self._commit([])
+        elif what == "count":
+            self._count(shape.texts(request, "events"))
+        elif what == "counted":
+            self._answer(client, {"ok": True, "counters": self._counters.read()})
+            return
         elif what == "sync":
             client.awaits_seen = shape.number(request, "seen")
             self._answer_synced()
@@ -409,6 +415,25 @@ class Supervisor:
         else:
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"unknown request '{what}'")
         self._reply(client)
+
+    def count_again(self) -> None:
+        """Keep the counters that another supervisor has kept, from 0 on."""
+        for name in self._status.counted:
+            try:
+                self._counters.enable(name)
+            except VirtError as error:
+                log(error.message)
+
+    def _count(self, events: list[str]) -> None:
+        """Keep these performance counters, and no others."""
+        for name in events:
+            self._counters.enable(name)
+        for name in self._status.counted:
+            if name not in events:
+                self._counters.disable(name)
+        self._status.counted = events
+        if self._status.active:
+            self._commit([])
 
     def _publish(self, reaction: reactions.Reaction) -> None:
         """The start has succeeded: from now on the guest counts as running, and outlives its starter."""
@@ -487,6 +512,7 @@ def replace(guest: Guest, generation: Generation, definition: str, log_path: str
             finish(guest, generation, definition, status, None)
             return
         supervisor = Supervisor(guest, generation, definition, status, child=False)
+        supervisor.count_again()
         if not status.active:
             supervisor._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
         os.close(tell)

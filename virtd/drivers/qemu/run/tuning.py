@@ -14,7 +14,7 @@ from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.memory import BlkioTune, CpuTune, MemoryTune
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.monitor.client import Monitor
-from virtd.drivers.qemu.run import cgroup
+from virtd.drivers.qemu.run import cgroup, perf
 from virtd.errors import VirtError
 from virtd.state import files
 
@@ -64,11 +64,15 @@ def check(config: Config, group: str | None, *, privileged: bool) -> None:
     for pin in tune.iothreadpins:
         if pin.iothread not in numbers:
             raise _unsupported(f"Cannot find 'iothread' : {pin.iothread}")
-    for event in config.perf:
-        if event.enabled:
-            # Whoever enables one has to hold it as long as the guest runs; nobody here does.
-            text = f"unable to enable host cpu perf event for {event.name}"
-            raise VirtError(c.VIR_ERR_ARGUMENT_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+    for name in counted(config):
+        if name not in perf.EVENTS:
+            text = f"unable to enable host cpu perf event for {name}"
+            raise VirtError(c.VIR_ERR_ARGUMENT_UNSUPPORTED, text, domain=c.VIR_FROM_PERF)
+
+
+def counted(config: Config) -> list[str]:
+    """The host's performance counters that are to be kept for a guest."""
+    return [event.name or "" for event in config.perf if event.enabled]
 
 
 def set_group(config: Config, group: str | None) -> None:

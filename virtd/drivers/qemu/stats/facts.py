@@ -51,6 +51,8 @@ class Facts(NamedTuple):
     stats_period: int  # how often the guest tells of its memory, in s; 0: never
     disks: list[DiskFacts]
     cards: list[CardFacts]
+    kvm: bool
+    counted: bool  # whether some of the host's performance counters are kept for it
 
 
 Sizes = tuple[int, int, int]  # memory and current memory in KiB, virtual CPUs
@@ -101,6 +103,8 @@ def _gather(root: etree._Element, *, devices: bool = True) -> Facts:
         stats_period=_number(None if period is None else period.get("period"), 0),
         disks=[_disk(element) for element in root.iterfind("devices/disk")] if devices else [],
         cards=[_card(element) for element in root.iterfind("devices/interface")] if devices else [],
+        kvm=root.get("type") == "kvm",
+        counted=root.find("perf/event[@enabled='yes']") is not None,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from virtd import constants as c
+from virtd.conf.domain.os import PERF_EVENTS
 from virtd.drivers import typed
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.guest import Guest
@@ -32,6 +33,7 @@ BALLOON_STATS = (
     ("stat-htlb-pgalloc", c.VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGALLOC, "hugetlb_pgalloc", 1),
     ("stat-htlb-pgfail", c.VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGFAIL, "hugetlb_pgfail", 1),
 )
+COUNTERS = "counters"  # what the supervisor answers, among the answers of QEMU
 _NEVER_TOLD: shape.Table = {"last-update": 0, "stats": {}}  # … of a guest that is not asked
 _UNKNOWN = (1 << 64) - 1  # what the guest has not told
 
@@ -125,8 +127,12 @@ def _interface(known: Known) -> list[TypedParam]:
 
 
 def _perf(known: Known) -> list[TypedParam]:
-    """Counters of the host's CPU are not kept for guests: there are none to tell (see tune/limits.py)."""
-    return []
+    counted = known.table(COUNTERS)
+    return [
+        typed.unsigned_long(f"perf.{name}", shape.number(counted, name))
+        for name in PERF_EVENTS.names
+        if name in counted
+    ]
 
 
 def _iothread(known: Known) -> list[TypedParam]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from virtd import constants as c
 from virtd import deadlines
 from virtd.drivers import typed
+from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.host import cpumaps
 from virtd.drivers.qemu.lookup import Lookup
@@ -117,6 +118,8 @@ class Statistics(Lookup):
             answers: dict[str, object] = {}
             known.append((entry, read, answers))
             guest = self.guest(entry)
+            if entry.active and read.counted and stats & c.VIR_DOMAIN_STATS_PERF:
+                answers[statgroups.COUNTERS] = _counted(guest)
             commands = statgroups.commands(read, guest, stats) if entry.active else []
             if not commands:
                 continue
@@ -160,6 +163,15 @@ _STATES = {
     c.VIR_DOMAIN_PAUSED: c.VIR_CONNECT_GET_ALL_DOMAINS_STATS_PAUSED,
     c.VIR_DOMAIN_SHUTOFF: c.VIR_CONNECT_GET_ALL_DOMAINS_STATS_SHUTOFF,
 }
+
+
+def _counted(guest: Guest) -> dict[str, int]:
+    """What the host's performance counters say of a guest; nothing if its supervisor cannot tell."""
+    try:
+        with deadlines.limit(NO_PATIENCE), guest.control() as control:
+            return control.counted()
+    except VirtError:
+        return {}
 
 
 def _stopped(entry: Entry) -> bool:

@@ -7,7 +7,7 @@ from virtd.conf.domain.os import PERF_EVENTS, PerfEvent
 from virtd.conf.xml.types import BITMAP
 from virtd.drivers import typed
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.qemu.run import tuning
+from virtd.drivers.qemu.run import perf, tuning
 from virtd.drivers.qemu.tune.limits import AFFECT, Tuning, read_group
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, TypedParam
@@ -138,20 +138,24 @@ class Policies(Tuning):
         return [typed.boolean(name, name in wanted) for name in PERF_EVENTS.names]
 
     def domain_set_perf_events(self, domain: Domain, params: list[TypedParam], flags: int) -> None:
-        """virDomainSetPerfEvents; of the definition: nobody keeps counters for a guest that runs."""
+        """virDomainSetPerfEvents."""
         unsupported_flags(flags, AFFECT, "qemuDomainSetPerfEvents")
         values = typed.take(params, dict.fromkeys(PERF_EVENTS.names, c.VIR_TYPED_PARAM_BOOLEAN))
 
         def edit(config: Config, live: bool) -> None:
-            if live and any(values.values()):
-                name = next(name for name, value in values.items() if value)
-                text = f"unable to enable host cpu perf event for {name}"
-                raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_PERF)
+            for name, value in values.items():
+                if live and value and name not in perf.EVENTS:
+                    text = f"unable to enable host cpu perf event for {name}"
+                    raise VirtError(c.VIR_ERR_ARGUMENT_UNSUPPORTED, text, domain=c.VIR_FROM_PERF)
             others = [event for event in config.perf if event.name not in values]
             config.perf = others + [PerfEvent(name=name, enabled=bool(value)) for name, value in values.items()]
             config.perf.sort(key=lambda event: PERF_EVENTS.names.index(event.name or ""))
 
-        self.change(domain, "virDomainSetPerfEvents", flags, edit)
+        def apply(guest: Guest, config: Config) -> None:
+            with guest.control() as control:
+                control.count(tuning.counted(config))
+
+        self.change(domain, "virDomainSetPerfEvents", flags, edit, apply)
 
     def domain_get_launch_security_info(self, domain: Domain, flags: int) -> list[TypedParam]:
         """virDomainGetLaunchSecurityInfo: nothing, as no guest here is launched so; libvirt looks at no flag then."""
