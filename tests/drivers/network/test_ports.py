@@ -178,6 +178,11 @@ def test_tap(service: Service, host: Callable[..., Host]) -> None:
     assert found["vnet0"].mtu == 1400
     assert found["vnet0"].master == found["vb"].number != 0
     assert "isolated on" in run("ip", "-d", "link", "show", "vnet1")
+    # Where the bridge does not learn who is there, it is told (macTableManager='libvirt').
+    told = taps.make(taps.Manner(bridge="vb", mac="52:54:00:aa:bb:ce", learning=False))
+    assert "learning off flood off" in run("bridge", "-d", "link", "show", "dev", told.name)
+    assert "52:54:00:aa:bb:ce master vb static" in run("bridge", "fdb", "show", "dev", told.name)
+    os.close(told.fds[0])
     assert ",UP" not in run("ip", "link", "show", "vnet1")
     # What the guest's end sends arrives at the bridge: the host answers an ARP request.
     mac = bytes.fromhex("525400aabbcc")

@@ -6,13 +6,15 @@ The guests are stopped or do not listen to the host: what a guest is asked to le
 import json
 import os
 import re
+import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.drivers.network.conftest import namespace, run  # noqa: F401 - a fixture
-from tests.drivers.qemu.instance import Instance
+from tests.drivers.qemu.instance import Instance, wait_for_end
 from virtd import constants as c
 from virtd.drivers.base import Context, Identity
 from virtd.drivers.network.driver import NetworkDriver
@@ -266,3 +268,66 @@ def test_at_the_start(instance: Instance, networks: NetworkDriver, domain: Domai
     assert ports(networks) == {"one": 1, "two": 0, "outside": 1}
     driver.domain_destroy(other)
     assert ports(networks) == {"one": 0, "two": 0, "outside": 0}
+
+
+@pytest.fixture
+def switch(networks: NetworkDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An Open vSwitch with a bridge ovs0, of its own, in user space."""
+    monkeypatch.setenv("OVS_RUNDIR", str(tmp_path))
+    database, socket = str(tmp_path / "conf.db"), f"unix:{tmp_path}/db.sock"
+    quiet = ["--detach", "--pidfile", "--log-file=/dev/null", "-vconsole:off"]
+    run("ovsdb-tool", "create", database, "/usr/share/openvswitch/vswitch.ovsschema")
+    run("ovsdb-server", database, f"--remote=p{socket}", *quiet)
+    run("ovs-vswitchd", socket, "--disable-system", *quiet)
+    run("ovs-vsctl", "--timeout=10", "add-br", "ovs0", "--", "set", "bridge", "ovs0", "datapath_type=netdev")
+    yield
+    run("ovs-vsctl", "--timeout=10", "del-br", "ovs0")
+    for name in ("ovs-vswitchd", "ovsdb-server"):
+        pid = int((tmp_path / f"{name}.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+        wait_for_end(pid)
+    run("ip", "link", "delete", "ovs-netdev", check=False)
+
+
+def test_open_vswitch(
+    switch: None, instance: Instance, networks: NetworkDriver, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cards become ports of a real Open vSwitch, with who they are and their VLANs; and go from it."""
+    driver = instance.driver
+    networks.network_create_xml(
+        "<network><name>switched</name><forward mode='bridge'/><bridge name='ovs0'/><virtualport type='openvswitch'/>"
+        "<portgroup name='red'><vlan trunk='yes'><tag id='5'/><tag id='7' nativeMode='untagged'/></vlan></portgroup>"
+        "</network>"
+    )
+    driver.domain_attach_device(domain, on("switched", group=" portgroup='red'"))
+    assert run("ovs-vsctl", "list-ports", "ovs0").split() == ["vnet0"]
+    assert run("ovs-vsctl", "get", "port", "vnet0", "trunks", "tag", "vlan_mode").split("\n")[:3] == [
+        "[5, 7]",
+        "7",
+        "native-untagged",
+    ]
+    ids = run("ovs-vsctl", "get", "interface", "vnet0", "external_ids")
+    xml = shown(instance, domain)
+    assert f'attached-mac="{MAC}"' in ids
+    assert re.search(r"<virtualport type='openvswitch'><parameters interfaceid='(.*?)'/>", xml)[1] in ids  # type: ignore[index]
+    assert str(uuid.UUID(bytes=domain.uuid)) in ids
+    driver.connect_domain_event_callback_register_any(c.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, None)
+    monkeypatch.setattr(plugging, "UNPLUG_SECONDS", 0.1)
+    driver.domain_detach_device(domain, on("switched"))
+    driver.domain_reset(domain, 0)
+    removed = ("device_removed", "g", 1, "net0")
+    instance.events(lambda found: removed in found)
+    port = "<virtualport type='openvswitch'/><vlan><tag id='9'/></vlan>"
+    driver.domain_attach_device(domain, card("<source bridge='ovs0'/>", "bridge", port))
+    assert run("ovs-vsctl", "get", "port", "vnet0", "tag").strip() == "9"
+    for bridge, more, text in (
+        ("vb1", port, "internal error: Unable to add port vnet1 to OVS bridge vb1"),
+        ("vb1", "<vlan><tag id='9'/></vlan>", "vlan tag not supported for this connection type"),
+    ):
+        with pytest.raises(VirtError) as caught:
+            driver.domain_attach_device(domain, card(f"<source bridge='{bridge}'/>", "bridge", more))
+        assert text in caught.value.message
+        assert "vnet1" not in links()
+    driver.domain_destroy(domain)
+    assert run("ovs-vsctl", "list-ports", "ovs0").split() == []
+    driver.domain_create(domain)

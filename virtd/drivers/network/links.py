@@ -24,7 +24,7 @@ Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
 _RTM_NEWADDR, _RTM_GETADDR = 20, 22
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
-_RTM_GETNEIGH = 30
+_RTM_NEWNEIGH, _RTM_GETNEIGH = 28, 30
 # <linux/if_link.h>
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_LINKINFO = (
     1,
@@ -46,6 +46,7 @@ _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 4, 0, 1
 _NDA_DST, _NDA_LLADDR = 1, 2
+_NUD_REACHABLE, _NUD_NOARP, _NTF_MASTER = 0x02, 0x40, 0x04
 _IFF_UP = 1
 
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, mask of flags
@@ -235,6 +236,17 @@ def change_port(name: str, *, isolated: bool, learning: bool = True) -> None:
     ]
     fixed = _LINK.pack(socket.AF_BRIDGE, 0, index(name), 0, 0)
     _ask(_RTM_SETLINK, 0, fixed, nested(_IFLA_PROTINFO, *options), f"Unable to set bridge port options of '{name}'")
+
+
+def add_forwarding(name: str, mac: str) -> None:
+    """Tell a bridge who is behind one of its ports, which does not learn that by itself; forgotten with the port.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR.
+    """
+    fixed = _NEIGHBOUR.pack(socket.AF_BRIDGE, index(name), _NUD_REACHABLE | _NUD_NOARP, _NTF_MASTER, 0)
+    what = f"Unable to add fdb entry of '{mac}' to '{name}'"
+    _ask(_RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, fixed, attribute(_NDA_LLADDR, _raw(mac)), what)
 
 
 def add_address(name: str, interface: Interface) -> None:

@@ -106,6 +106,8 @@ def _set_up(name: str, manner: Manner) -> None:
         links.change(name, master=manner.bridge)
         if manner.isolated or not manner.learning:
             links.change_port(name, isolated=manner.isolated, learning=manner.learning)
+        if not manner.learning:
+            links.add_forwarding(name, manner.mac)
     links.change(name, up=manner.up)
 
 

@@ -14,7 +14,7 @@ from virtd import constants as c
 from virtd import uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.interface import BridgeSource, DirectSource, Interface, NetworkSource
-from virtd.conf.netdev import Bandwidth
+from virtd.conf.netdev import Bandwidth, Vlan
 from virtd.drivers import open_connection, services
 from virtd.drivers.base import Context, Identity
 from virtd.drivers.qemu.guest import Guest
@@ -75,6 +75,7 @@ def plug_one(context: Context, guest: Guest, interface: Interface, plugged: Plug
     from virtd.drivers.network import taps  # a guest with nothing but user networks does without
 
     learning = connect(context, guest, interface)
+    switch = _switch(interface)
     virtio = (interface.model or "").startswith("virtio")
     queues = (interface.driver.queues if interface.driver is not None else None) or 1
     source = interface.source
@@ -83,7 +84,7 @@ def plug_one(context: Context, guest: Guest, interface: Interface, plugged: Plug
     else:
         made = taps.make(
             taps.Manner(
-                bridge=_bridge(interface),
+                bridge=_bridge(interface) if switch is None else None,
                 mac=mac,
                 name=interface.target,
                 queues=queues,
@@ -96,6 +97,8 @@ def plug_one(context: Context, guest: Guest, interface: Interface, plugged: Plug
         )
     interface.target = made.name
     plugged.taps[alias] = made.fds
+    if switch is not None:
+        _join_switch(switch, interface, guest)
     limit(guest, interface, None, interface.bandwidth)
     if (
         not isinstance(source, DirectSource)
@@ -118,7 +121,7 @@ def connect(context: Context, guest: Guest, interface: Interface) -> bool:
     if not isinstance(source, NetworkSource):
         return True
     port = _ask_for_port(context, guest, interface, source)
-    interface.bandwidth = port.bandwidth
+    interface.bandwidth, interface.vlan, interface.virtualport = port.bandwidth, port.vlan, port.virtualport
     interface.isolated, interface.trust_guest_rx_filters = port.isolated, port.trust_guest_rx_filters
     if port.plug is None:
         return True
@@ -136,6 +139,40 @@ def connect(context: Context, guest: Guest, interface: Interface) -> bool:
         case _:
             source.bridge = port.plug.bridge
     return port.plug.mac_table_manager != "libvirt"
+
+
+def _switch(interface: Interface) -> str | None:
+    """The Open vSwitch that an interface is plugged into; None for what is none.
+
+    Raises:
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED, it asks for what only such a switch has.
+    """
+    port = interface.virtualport
+    if port is not None and port.type == "openvswitch" and interface.type == "bridge":
+        return _bridge(interface)
+    if interface.vlan is not None:
+        text = f"interface {interface.mac} - vlan tag not supported for this connection type"
+        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
+    return None
+
+
+def _join_switch(switch: str, interface: Interface, guest: Guest) -> None:
+    from virtd.drivers.network import openvswitch
+
+    port, vlan = interface.virtualport, interface.vlan or Vlan()
+    assert port is not None
+    port.interfaceid = port.interfaceid or str(uuid.uuid4())
+    native = next(((tag.id or 0, tag.native_mode) for tag in vlan.tags if tag.native_mode is not None), None)
+    wanted = openvswitch.Port(
+        mac=interface.mac or "",
+        guest=guest.uuid,
+        interface=port.interfaceid,
+        profile=port.profileid,
+        tags=tuple(tag.id or 0 for tag in vlan.tags),
+        trunk=vlan.trunk == "yes",
+        native=native,
+    )
+    openvswitch.add_port(switch, interface.target or "", wanted, guest.undo_path)
 
 
 def _bridge(interface: Interface) -> str | None:
@@ -218,7 +255,8 @@ def reconnect(context: Context, guest: Guest, old: Interface, new: Interface) ->
     try:
         learning = connect(context, guest, new)
         before, after = _bridge(old), _bridge(new)
-        if new.type == "direct" or after is None or before is None:
+        switched = _switch(old) is not None or _switch(new) is not None
+        if new.type == "direct" or after is None or before is None or switched:
             text = f"unable to change config on '{new.type}' network type"
             raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
         if not links.exists(after):
@@ -227,6 +265,8 @@ def reconnect(context: Context, guest: Guest, old: Interface, new: Interface) ->
         if before != after:
             links.change(old.target, master=after)
         links.change_port(old.target, isolated=bool(new.isolated), learning=learning)
+        if not learning:
+            links.add_forwarding(old.target, old.mac or "")
     except BaseException:
         release(guest, new)
         raise
@@ -302,5 +342,5 @@ def _of_module(kind: str, module: str) -> Callable[[dict[str, Any]], None]:
 
 
 undo.KINDS.update(port=_release_port)
-for _kind, _module in (("macvtap", "taps"), ("limits", "bandwidth")):
+for _kind, _module in (("macvtap", "taps"), ("limits", "bandwidth"), ("ovs-port", "openvswitch")):
     undo.KINDS.setdefault(_kind, _of_module(_kind, f"virtd.drivers.network.{_module}"))
