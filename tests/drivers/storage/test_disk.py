@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.storage.conftest import Loop
+from tests.drivers.storage.test_transfer import upload
 from virtd import constants as c
 from virtd.drivers.secret.driver import SecretDriver
 from virtd.drivers.storage import programs
@@ -152,6 +153,9 @@ def test_content(driver: StorageDriver, pool: StoragePool, images: Path, loop: L
         place, partition(f"{base}2", 1), driver.storage_vol_lookup_by_name(pool, "a"), 0
     )
     assert Path(second.key).read_bytes() == data
+    # Zeros that become holes are zeros on a device as well.
+    upload(driver, first, data[: MIB // 2] + bytes(MIB), flags=c.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
+    assert Path(first.key).read_bytes() == data[: MIB // 2] + bytes(MIB) + b"\xff" * (MIB // 2)
     back = "<volume><name>b</name></volume>"
     driver.storage_vol_create_xml_from(pool, back, second, 0)
     assert (images / "b").read_bytes() == data

@@ -8,7 +8,7 @@ from virtd import uuids
 from virtd.conf.storage import Pool, Volume
 from virtd.drivers.base import Context, Event
 from virtd.drivers.service import Service
-from virtd.drivers.storage import describe, jobs
+from virtd.drivers.storage import describe, hazard, jobs
 from virtd.drivers.storage.backends import Backend
 from virtd.drivers.storage.backends.directory import DirectoryBackend
 from virtd.drivers.storage.describe import Facts
@@ -74,6 +74,17 @@ class StorageBase(Service):
         if not entry.active:
             raise VirtError(c.VIR_ERR_OPERATION_INVALID, f"storage pool '{entry.name}' is not active")
         return entry, self.pools.config(entry)
+
+    def answering(self, entry: Entry) -> Pool:
+        """What an active pool is, whose directory answers, if it has one: for calls that change something.
+
+        Raises:
+            VirtError: VIR_ERR_OPERATION_INVALID, VIR_ERR_OPERATION_TIMEOUT.
+        """
+        _, config = self.opened(entry)
+        if self.pools.backend(config).holds_files:
+            hazard.check(config.path, f"storage pool '{entry.name}'")
+        return config
 
     # Volumes
 

@@ -7,7 +7,9 @@ touch such a path in a process that others need; a forked child may, which its p
 import math
 import os
 import re
+import signal
 
+from virtd import constants as c
 from virtd import deadlines
 
 # Below this bound a call is being tried in a process that serves others (virtd.server: 50 ms), and is done again in
@@ -30,6 +32,39 @@ def avoid(path: str) -> None:
     """
     if deadlines.remaining(math.inf) < _TRIAL and remote(path):
         raise deadlines.DeadlineExceeded(f"'{path}' is on a remote file system and takes a process of its own")
+
+
+def check(path: str, what: str) -> None:
+    """Wait until a path answers, if it is one that may hang; another process asks it, which can be left alone.
+
+    For calls that change something and so must not be killed in the middle: none begins where nothing answers.
+
+    Args:
+        path: a directory.
+        what: it is for, for the message.
+
+    Raises:
+        DeadlineExceeded: it does not answer.
+    """
+    if not remote(path):
+        return
+    bound = deadlines.remaining(deadlines.PATIENCE)
+    pid = os.fork()
+    if not pid:
+        try:
+            os.statvfs(path)
+        finally:
+            os._exit(0)  # that it answers is all that counts, not what
+    descriptor = os.pidfd_open(pid)
+    try:
+        answered = deadlines.readable(descriptor, bound)
+    finally:
+        os.close(descriptor)
+    if not answered:
+        # Nobody can tell when it will end; until then it does no harm.
+        os.kill(pid, signal.SIGKILL)
+        raise deadlines.DeadlineExceeded(f"{what}: '{path}' did not answer in {bound:.0f} s", domain=c.VIR_FROM_STORAGE)
+    os.waitpid(pid, 0)
 
 
 def remote(path: str) -> bool:

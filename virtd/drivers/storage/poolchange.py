@@ -157,7 +157,7 @@ class PoolChange(StorageBase):
         unsupported_flags(flags, 0, "storagePoolRefresh")
         entry = self.pools.find(pool)
         with self.pools.changing(entry, "virStoragePoolRefresh"):
-            entry, config = self.active(pool)
+            config = self.answering(self.pools.find(pool))
             self.pools.backend(config).refresh()
             self.refreshed(entry)
 

@@ -68,6 +68,7 @@ class Transfer(StorageBase):
 
     def _content(self, volume: StorageVol, direction: str) -> Located:
         """A volume that has content of its own."""
+        self.answering(self.pools.find_name(volume.pool))
         located, facts = self.look(volume)
         self.pools.backend(self.pools.config(located.entry)).check_transfer(direction)
         if facts.type == "dir":
@@ -145,7 +146,7 @@ class _Target:
         self.descriptor = descriptor
         self.offset = offset
         self.end = None if length is None else offset + length
-        self.size = os.fstat(descriptor).st_size
+        self.size = _size(descriptor)
         self.punch = _puncher() if sparse else None
         self._splices = True
 
@@ -189,6 +190,11 @@ class _Target:
         return len(data)
 
 
+def _size(descriptor: int) -> int:
+    """A volume's length in bytes, be it a file or a device."""
+    return os.lseek(descriptor, 0, os.SEEK_END)
+
+
 def _receive(
     reader: int, descriptor: int, offset: int, length: int | None, path: str, *, heads: bool, sparse: bool
 ) -> None:
@@ -202,7 +208,7 @@ def _receive(
                 pass
         else:
             _receive_zeros(reader, target, target.punch)
-        if sparse and os.fstat(descriptor).st_size < target.size:
+        if sparse and _size(descriptor) < target.size:
             os.ftruncate(descriptor, target.size)
     except OSError as error:
         raise files.os_error(error, f"cannot write volume '{path}'") from None

@@ -64,6 +64,7 @@ class VolumeChange(VolumesElsewhere):
         unsupported_flags(flags, known, "storageVolCreateXMLFrom")
         entry, config = self.active(pool)
         _validate(xml, flags)
+        self.answering(self.pools.find_name(original.pool))
         source, facts = self.look(original)
         volume = parse_volume(xml, config.traits, sizes_optional=True)
         # Whatever is asked for, nothing of the original is left out.
@@ -120,7 +121,7 @@ class VolumeChange(VolumesElsewhere):
             exists: the error for one that is there already, or being made.
         """
         with self.pools.changing(located.entry, call):
-            self.opened(self.pools.find(located.entry.reference))
+            self.answering(self.pools.find(located.entry.reference))
             lock = self.pools.jobs.claim(located.path, call)
             if lock is None:
                 raise exists
@@ -278,7 +279,7 @@ class VolumeChange(VolumesElsewhere):
     def _working(self, located: Located, call: str) -> VolumeLock:
         """Work on a volume that is there, alone."""
         with self.pools.changing(located.entry, call):
-            self.opened(self.pools.find(located.entry.reference))
+            self.answering(self.pools.find(located.entry.reference))
         return self.pools.jobs.volume(located.path, call)
 
 
