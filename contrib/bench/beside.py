@@ -20,13 +20,14 @@ sys.path.insert(0, str(HERE.parents[1]))
 import calls  # noqa: E402
 import scale  # noqa: E402
 import starts  # noqa: E402
+import storage  # noqa: E402
 from report import Report  # noqa: E402
 from servers import Libvirtd, Server, Virtd, stop_all  # noqa: E402
 from work import Bench, Work  # noqa: E402
 
 libvirt.registerErrorHandler(lambda *_: None, None)
 
-WORKS = {work.name: work for work in (*calls.WORKS, *starts.WORKS)}
+WORKS = {work.name: work for work in (*calls.WORKS, *starts.WORKS, *storage.WORKS)}
 GROWTH = {"running": (scale.run_guests, scale.OF_RUNNING), "defined": (scale.define_guests, scale.OF_DEFINED)}
 
 
