@@ -22,6 +22,7 @@ from virtd.protocol.framing import FramingError
 from virtd.protocol.messages import (
     CONTINUE,
     ERROR,
+    LENGTH_SIZE,
     OK,
     STREAM,
     STREAM_HOLE,
@@ -157,6 +158,11 @@ class _Stream:
             self._packet._replace(payload=data[start : start + STREAM_DATA_MAX])
             for start in range(0, len(data), STREAM_DATA_MAX)
         ]
+
+    def data_head(self, length: int) -> bytes:
+        """What stands before so many bytes of data, at most STREAM_DATA_MAX, in a packet of their own."""
+        empty = self._packet.to_bytes()
+        return (len(empty) + length).to_bytes(LENGTH_SIZE, "big") + empty[LENGTH_SIZE:]
 
     def hole(self, length: int) -> Message:
         """The packet for a hole of so many bytes. Only if the call asked for holes."""

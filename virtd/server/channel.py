@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 FULL = 1 << 20  # bytes waiting for the client above which no more are made
 CHUNK = 65536  # bytes read at one time
+SPLICE_NONBLOCK = 2  # SPLICE_F_NONBLOCK, splice(2)
 _FDS_ROOM = socket.CMSG_SPACE(32 * array.array("i").itemsize)
 
 
@@ -32,7 +33,7 @@ class Channel:
     """
 
     passes_fds = False  # whether descriptors can travel
-    plain = True  # whether what is read from the reader itself is what the client says
+    plain = True  # whether what is read from the reader, or written to the writer, is what is said
 
     def __init__(self, reader: int, writer: int) -> None:
         self.reader = reader
@@ -107,6 +108,28 @@ class Channel:
             self._queue(b"\0", descriptor)
         if fds:
             self.flush()
+
+    def pour(self, head: bytes, pipe: int, length: int) -> None:
+        """Send a message's head, and its data from a pipe, in which they are.
+
+        As far as the client takes them at once the kernel moves them; the rest is read, and waits as others do.
+
+        Raises:
+            ChannelClosedError: the client is gone.
+        """
+        self.send(head)
+        left = length
+        try:
+            while left and self.plain and not self._waiting:
+                left -= os.splice(pipe, self.writer, left, flags=SPLICE_NONBLOCK)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise ChannelClosedError(error.strerror) from None
+        while left:
+            data = os.read(pipe, left)
+            left -= len(data)
+            self.send(data)
 
     def flush(self) -> None:
         """Send what is waiting, as far as the client takes it.

@@ -12,10 +12,13 @@ What a packet means, and which one is due, virtd.protocol.streams knows; where b
 """
 
 import errno
+import fcntl
 import os
 import select
 import signal
 import stat
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable
 
@@ -27,11 +30,11 @@ from virtd.protocol.messages import Message
 from virtd.protocol.streams import ABORT, DATA, FINISH, OPEN, ServerStream
 from virtd.protocol.tables.net import STREAM_DATA_MAX
 from virtd.server.calls import Call
+from virtd.server.channel import SPLICE_NONBLOCK
 from virtd.server.loop import READ, WRITE, Loop
 
 CROWDED = 4 << 20  # bytes from the client that wait for descriptors
 ZEROS = memoryview(bytes(65536))
-_SPLICE_NONBLOCK = 2  # SPLICE_F_NONBLOCK, splice(2)
 _GONE = (errno.EIO, errno.ECONNRESET, errno.EPIPE)  # the other end of a descriptor has ended
 
 
@@ -45,6 +48,7 @@ class _Pump:
         writer: to write to.
         heads: whether what flows through the descriptor has heads (virtd.drivers.holes); otherwise holes are zeros.
         pipe: whether the writer is a pipe.
+        source: whether what is read from is a pipe.
         pending: data for the descriptor, and lengths of zeros.
         left: bytes of a part that is being read behind its head.
         full: the pipe takes no more for now, and nothing is read from the client meanwhile.
@@ -60,6 +64,7 @@ class _Pump:
         self.direction = direction
         self.heads = heads
         self.pipe = direction == "write" and stat.S_ISFIFO(os.fstat(writer).st_mode)
+        self.source = direction == "read" and stat.S_ISFIFO(os.fstat(descriptor).st_mode)
         self.pending: deque[memoryview | int] = deque()
         self.size = 0
         self.left = 0
@@ -80,12 +85,20 @@ class Streams:
     Args:
         loop: where to wait for descriptors.
         send: sends a message's bytes to the client.
+        pour: sends a message of which the head is given, and the data are in a pipe: so many bytes.
         changed: called when it may have changed whether there is room for data from the client.
     """
 
-    def __init__(self, loop: Loop, send: Callable[[bytes], None], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        send: Callable[[bytes], None],
+        pour: Callable[[bytes, int, int], None],
+        changed: Callable[[], None],
+    ) -> None:
         self._loop = loop
         self._send = send
+        self._pour = pour
         self._changed = changed
         self._pumps: dict[tuple[int, int, int], _Pump] = {}
         self._size = 0
@@ -187,7 +200,7 @@ class Streams:
         if pump is None or not pump.pipe or not pump.takes or pump.pending:
             return None
         try:
-            return os.splice(reader, pump.writer, length, flags=_SPLICE_NONBLOCK) or None
+            return os.splice(reader, pump.writer, length, flags=SPLICE_NONBLOCK) or None
         except BlockingIOError:
             if select.select([], [pump.writer], [], 0)[1]:
                 return 0  # it is the client who has no more
@@ -235,6 +248,10 @@ class Streams:
                     pump.left = length
             if pump.left or not pump.heads:
                 most = min(pump.left, STREAM_DATA_MAX) if pump.heads else STREAM_DATA_MAX
+                if pump.source and (length := min(most, _available(pump.descriptor))):
+                    pump.left -= length if pump.heads else 0
+                    self._pour(pump.stream.data_head(length), pump.descriptor, length)
+                    return
                 data = os.read(pump.descriptor, most)
         except BlockingIOError:
             return
@@ -356,6 +373,13 @@ class Streams:
                 self._loop.unwatch(descriptor)
                 os.close(descriptor)
         pump.descriptor = pump.writer = -1
+
+
+def _available(pipe: int) -> int:
+    """How many bytes are in a pipe (FIONREAD, ioctl_tty(2))."""
+    found = bytearray(4)
+    fcntl.ioctl(pipe, termios.FIONREAD, found)
+    return int.from_bytes(found, sys.byteorder)
 
 
 def _key(message: Message) -> tuple[int, int, int]:

@@ -74,7 +74,7 @@ class Worker:
             answer=self._answer_call,
             changed=self._changed,
         )
-        self.streams = Streams(self.loop, self.send, self._settle)
+        self.streams = Streams(self.loop, self.send, self._pour, self._settle)
         self.keepalive = KeepAlive(
             config.number("keepalive_interval"), config.number("keepalive_count"), time.monotonic()
         )
@@ -145,7 +145,8 @@ class Worker:
         if self.gone:
             return
         full = self.channel.full
-        self.loop.shut(full)
+        # What waits behind a stream's packet would have to be copied.
+        self.loop.shut(full or (self.channel.waiting and len(self.streams) > 0))
         room = not (full or self.calls.crowded or self.streams.crowded or self.stopping or self.session.closing)
         interest = (READ if room else 0, WRITE if self.channel.waiting else 0)
         if interest == self._interest:
@@ -192,6 +193,16 @@ class Worker:
             return
         try:
             self.channel.send(data, fds)
+        except ChannelClosedError:
+            self.gone = True
+            return
+        if self.channel.waiting:
+            self._settle()
+
+    def _pour(self, head: bytes, pipe: int, length: int) -> None:
+        """Send data of a stream from a pipe to the client."""
+        try:
+            self.channel.pour(head, pipe, length)
         except ChannelClosedError:
             self.gone = True
             return
