@@ -3,6 +3,7 @@
 The guests are stopped or do not listen to the host: what a guest is asked to let go of goes with its next reset.
 """
 
+import ctypes
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from tests.drivers.qemu.instance import Instance, wait_for_end
 from virtd import constants as c
 from virtd.drivers.base import Context, Identity
 from virtd.drivers.network.driver import NetworkDriver
+from virtd.drivers.qemu.driver import QemuDriver
 from virtd.drivers.qemu.plug import live as plugging
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain, TypedParam, TypedValue
@@ -25,6 +27,7 @@ from virtd.state import paths
 
 LIVE, CONFIG = c.VIR_DOMAIN_AFFECT_LIVE, c.VIR_DOMAIN_AFFECT_CONFIG
 MAC = "52:54:00:11:22:33"
+_CLONE_NEWNS = 0x00020000
 
 
 @pytest.fixture
@@ -270,6 +273,45 @@ def test_at_the_start(instance: Instance, networks: NetworkDriver, domain: Domai
     assert ports(networks) == {"one": 0, "two": 0, "outside": 0}
 
 
+def test_cards_on_a_device_of_the_host(
+    instance: Instance, networks: NetworkDriver, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Macvtaps: by a network's mode, and by the guest's own description; they go with the card."""
+    driver = instance.driver
+    run("ip", "link", "add", "cable0", "type", "veth", "peer", "name", "cable1")
+    networks.network_create_xml("<network><name>private</name><forward mode='private' dev='cable0'/></network>")
+    try:
+        driver.domain_attach_device(domain, on("private"))
+        xml = shown(instance, domain)
+        assert xml.startswith("<interface type='direct'>")
+        assert re.search(r"<source network='private' portid='[0-9a-f-]*' dev='cable0' mode='private'/>", xml)
+        assert "<target dev='macvtap0'/>" in xml
+        details = json.loads(run("ip", "-json", "-details", "link", "show", "macvtap0"))[0]
+        assert (details["link"], details["address"], details["linkinfo"]["info_data"]["mode"]) == (
+            "cable0",
+            MAC,
+            "private",
+        )
+        assert "connections='1'" in networks.network_get_xml_desc(networks.network_lookup_by_name("private"), 0)
+        second = card("<source dev='cable0' mode='bridge'/>", "direct").replace(MAC, MAC[:-1] + "4")
+        driver.domain_attach_device(domain, second)
+        assert "macvtap1" in links()
+        with pytest.raises(VirtError, match="unable to change config on 'network' network type"):
+            driver.domain_update_device_flags(domain, on("one"), LIVE)
+        driver.connect_domain_event_callback_register_any(c.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, None)
+        monkeypatch.setattr(plugging, "UNPLUG_SECONDS", 0.1)
+        driver.domain_detach_device(domain, second)
+        driver.domain_reset(domain, 0)
+        instance.events(lambda found: ("device_removed", "g", 1, "net1") in found)
+        driver.domain_attach_device_flags(domain, on("one").replace(MAC, MAC[:-1] + "6"), LIVE)
+        assert "macvtap1" not in links()
+        driver.domain_destroy(domain)
+        assert "macvtap0" not in links()
+        driver.domain_create(domain)
+    finally:
+        run("ip", "link", "delete", "cable0")
+
+
 @pytest.fixture
 def switch(networks: NetworkDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An Open vSwitch with a bridge ovs0, of its own, in user space."""
@@ -331,3 +373,45 @@ def test_open_vswitch(
     driver.domain_destroy(domain)
     assert run("ovs-vsctl", "list-ports", "ovs0").split() == []
     driver.domain_create(domain)
+
+
+def test_a_sessions_guest_on_a_bridge(instance: Instance, tmp_path: Path) -> None:
+    """Who may make no tap gets one from QEMU's helper, on the bridges that its list allows."""
+    for name in ("br1", "br2"):
+        run("ip", "link", "add", name, "type", "bridge")
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            # A list of its own, which nobody else sees.
+            assert ctypes.CDLL(None).unshare(_CLONE_NEWNS) == 0
+            run("mount", "--make-rprivate", "/")
+            run("mount", "-t", "tmpfs", "t", str(tmp_path))
+            for directory in ("upper", "work"):
+                (tmp_path / directory).mkdir()
+            layers = f"lowerdir=/etc,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+            run("mount", "-t", "overlay", "-o", layers, "o", "/etc")
+            os.makedirs("/etc/qemu", exist_ok=True)
+            Path("/etc/qemu/bridge.conf").write_text("allow br1\n")
+            _guest_of_a_session(instance)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert links() == {"lo": None, "br1": None, "br2": None}
+    for name in ("br1", "br2"):
+        run("ip", "link", "delete", name)
+
+
+def _guest_of_a_session(instance: Instance) -> None:
+    where = paths.below(instance.root, privileged=False)
+    driver = QemuDriver(Context(where, Identity(os.geteuid(), os.getegid(), os.getpid()), os.getpid()))
+    xml = instance.xml(devices=card("<source bridge='br1'/>", "bridge"))
+    found = driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    assert links()["tap0"] == "br1"
+    driver.domain_attach_device(found, card("<source bridge='br1'/>", "bridge").replace(MAC, MAC[:-1] + "4"))
+    assert links()["tap1"] == "br1"
+    with pytest.raises(VirtError, match="qemu-bridge-helper: failed to communicate with bridge helper: access denied"):
+        driver.domain_attach_device(found, card("<source bridge='br2'/>", "bridge").replace(MAC, MAC[:-1] + "5"))
+    driver.domain_destroy(found)
+    driver.close()

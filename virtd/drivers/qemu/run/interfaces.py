@@ -18,6 +18,7 @@ from virtd.conf.netdev import Bandwidth, Vlan
 from virtd.drivers import open_connection, services
 from virtd.drivers.base import Context, Identity
 from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.run import bridgehelper
 from virtd.errors import VirtError
 from virtd.protocol.records import Network, NetworkPort
 from virtd.state import undo
@@ -79,12 +80,16 @@ def plug_one(context: Context, guest: Guest, interface: Interface, plugged: Plug
     virtio = (interface.model or "").startswith("virtio")
     queues = (interface.driver.queues if interface.driver is not None else None) or 1
     source = interface.source
+    bridge = _bridge(interface)
     if isinstance(source, DirectSource):
         made = taps.make_macvtap(source.dev or "", source.mode, mac, guest.undo_path, queues=queues)
+    elif not context.paths.privileged and bridge is not None and switch is None:
+        name, descriptor = bridgehelper.make_tap(bridge, vnet_header=virtio)
+        made = taps.Tap(name, [descriptor])
     else:
         made = taps.make(
             taps.Manner(
-                bridge=_bridge(interface) if switch is None else None,
+                bridge=bridge if switch is None else None,
                 mac=mac,
                 name=interface.target,
                 queues=queues,
