@@ -13,6 +13,7 @@ import pytest
 
 from tests.drivers.qemu.instance import Instance
 from virtd import constants as c
+from virtd.conf.domain.disk import FileSource
 from virtd.conf.domain.display import SpiceGraphics
 from virtd.errors import VirtError
 
@@ -83,3 +84,21 @@ def test_virtual_cpus_that_can_go_again_are_there_at_once(instance: Instance) ->
     domain = instance.driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
     answer = instance.driver.qemu_domain_monitor_command(domain, '{"execute": "query-cpus-fast"}', 0)
     assert [one["cpu-index"] for one in json.loads(answer)["return"]] == [0, 2]
+
+
+def test_what_is_written_to_a_transient_disk_is_forgotten(instance: Instance) -> None:
+    image = f"{instance.root}/g.img"
+    xml = instance.xml().replace("dev='hda' bus='ide'/>", "dev='hda' bus='ide'/><transient/>")
+    domain = instance.driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    (disk,) = instance.driver.live(instance.driver.guests.find(domain)).disks
+    assert disk.source == FileSource(file=f"{image}.TRANSIENT-g", index=1)
+    assert disk.backing is not None
+    assert disk.backing.source == FileSource(file=image, index=None)
+    assert (disk.driver.type, disk.backing.format) == ("qcow2", "raw")
+    assert os.path.exists(f"{image}.TRANSIENT-g")
+    instance.driver.domain_destroy(domain)
+    assert not os.path.exists(f"{image}.TRANSIENT-g")
+    Path(f"{image}.TRANSIENT-g").touch()
+    with pytest.raises(VirtError, match=r"Overlay file '.*' for transient disk 'hda' already exists"):
+        instance.driver.domain_create_xml(xml, 0)
+    assert os.path.exists(f"{image}.TRANSIENT-g")

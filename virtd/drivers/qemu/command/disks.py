@@ -43,6 +43,8 @@ def add_disks(line: Line) -> None:
     chains = _numbered(line)
     _floppy_controller(line)
     for disk in line.config.disks:
+        if disk.transient_share and not line.setup.live:
+            continue  # libvirt plugs it in when QEMU runs
         add_disk(line, disk, chains[id(disk)])
 
 
@@ -103,8 +105,6 @@ def _check(line: Line, disk: Disk) -> None:
         raise unsupported("unfiltered sgio is no longer supported")
     if disk.rawio is not None and disk.device != "lun":
         raise unsupported("rawio can be used only with device='lun'")
-    if disk.transient:
-        raise unsupported("transient disks are not supported")
 
 
 def _common(line: Line, disk: Disk, node: str | None) -> Properties:

@@ -17,7 +17,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "target_index": "<controller> <target index>",
     },
     "Resource": {"appid": "<fibrechannel appid>"},
-    "Disk": {"backenddomain": "<backenddomain>", "transient_share": "<transient shareBacking>"},
+    "Disk": {"backenddomain": "<backenddomain>"},
     "Filesystem": {
         "source_file": "a file as the source of a filesystem",
         "source_dev": "a device as the source of a filesystem",
@@ -85,7 +85,8 @@ INERT: dict[str, tuple[str, ...]] = {
     ),
     "PciAddress": ("zpci",),
     "Catchup": ("threshold", "limit"),
-    "Disk": ("tray",),
+    # What is written to transient ones is seen to by who starts the guest.
+    "Disk": ("tray", "transient"),
     "Acceleration": ("accel2d",),
     "Video": ("primary",),
     "VideoDriver": ("vgaconf",),

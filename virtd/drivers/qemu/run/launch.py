@@ -33,6 +33,7 @@ from virtd.drivers.qemu.run import (
     prepare,
     spawning,
     tpm,
+    transient,
     tuning,
     vhostuser,
     volumes,
@@ -204,6 +205,7 @@ class _Start:
             group = cgroup.make(self._guest.uuid, self._guest.undo_path)
             tuning.check(config, group, privileged=driver.paths.privileged)
             volumes.look_up(driver.context, config)
+            transient.prepare(config, self._guest)
             hostdevices.prepare(config, self._guest, f"{driver.paths.runtime}/qemu-devices")
             monitors = [(name, confine.raised(self._bind(name))) for name in _MONITORS]
             stack.callback(_close, [descriptor for _, descriptor in monitors])
