@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from tests.server.harness import TOP
 from tests.server.manpage import settings_section
 from virtd import constants as c
+from virtd.conffile import parse
 from virtd.errors import VirtError
 from virtd.server import log
-from virtd.server.conffile import parse
 from virtd.server.config import CHECKS, Config, load
 from virtd.server.options import BY_NAME, OPTIONS, UNUSED
 

@@ -2,8 +2,7 @@
 
     main.py, daemon.py      the command line; becoming a daemon
     inetd.py                one client on standard input
-    options.py, conffile.py, config.py
-                            virtd.conf: its settings, its syntax, what the file says
+    options.py, config.py   virtd.conf: its settings, what the file says (its syntax: virtd/conffile.py)
     rehearsal.py            what all workers share, made ready before the first fork
     accept.py, children.py  the accept loop: forks, counts, reaps
     takeover.py             a new virtd takes the sockets from the running one

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from virtd import constants as c
+from virtd.conffile import Setting, parse, syntax_error
 from virtd.errors import VirtError
 from virtd.server import log
-from virtd.server.conffile import Setting, parse, syntax_error
 from virtd.server.options import BY_NAME, UNUSED
 
 LARGEST = 0xFFFFFFFF  # of an unsigned number

@@ -123,8 +123,9 @@ def _unix(line: Line, source: CharSource, name: str) -> tuple[str, Properties]:
 def _tcp(line: Line, source: CharSource, name: str) -> tuple[str, Properties]:
     tcp = cast(TcpSource, source)
     credentials = None
-    if tcp.tls:
-        credentials = line.tls(name, endpoint="server" if tcp.mode == "bind" else "client")
+    given = line.setup.settings.chardev
+    if tcp.tls or (tcp.tls is None and given.wanted):
+        credentials = line.tls(name, given, endpoint="server" if tcp.mode == "bind" else "client")
     properties: Properties = {
         "tls-creds": credentials,
         "host": tcp.host,

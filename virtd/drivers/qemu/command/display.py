@@ -102,12 +102,15 @@ def _vnc(line: Line, graphics: Graphics) -> None:
         port = vnc.port or _FIRST_VNC_PORT
         if port < _FIRST_VNC_PORT:
             raise unsupported(f"vnc port must be in range [{_FIRST_VNC_PORT},65535]")
-        where = f"{_bracketed(_address(listen, vnc.listen))}:{port - _FIRST_VNC_PORT}"
+        where = f"{_bracketed(_address(listen, vnc.listen, line.setup.settings.vnc_listen))}:{port - _FIRST_VNC_PORT}"
     words["share"] = vnc.share_policy
     if vnc.passwd is not None:
         words["password"] = True
         line.command.commands += password("vnc", vnc.passwd, vnc.connected, vnc.passwd_valid_to)
     words["power-control"] = vnc.power_control
+    given = line.setup.settings.vnc
+    if given.wanted:
+        words["tls-creds"] = line.tls("vnc", given, endpoint="server")
     audio = vnc.audio_id or (line.config.audios[0].id if line.config.audios else None)
     words["audiodev"] = None if audio is None else f"audio{audio}"
     line.list("vnc", where, **words)
@@ -120,7 +123,9 @@ def _spice(line: Line, graphics: Graphics) -> None:
     listen = spice.listens[0] if spice.listens else None
     head: list[str | None] = []
     words: Properties = {}
-    if spice.tls_port and spice.tls_port > 0:
+    given = line.setup.settings.spice
+    encrypted = bool(spice.tls_port and spice.tls_port > 0)
+    if encrypted and not given.wanted and line.setup.live:
         raise unsupported("spice TLS port set in XML configuration, but TLS is disabled in qemu.conf")
     if isinstance(listen, SocketListen):
         path = listen.socket or f"{line.setup.private}/spice.sock"
@@ -130,16 +135,20 @@ def _spice(line: Line, graphics: Graphics) -> None:
     elif isinstance(listen, NoListen):
         words["port"] = 0
     else:
-        words |= {"port": spice.port or 0, "addr": _address(listen, spice.listen)}
+        plain = None if encrypted and not spice.port else spice.port or 0
+        address = _address(listen, spice.listen, line.setup.settings.spice_listen)
+        words |= {"port": plain, "tls-port": spice.tls_port if encrypted else None, "addr": address}
+        words["x509-dir"] = given.directory if encrypted else None
     words["agent-mouse"] = {"server": False, "client": True}.get(spice.mouse or "")
     if spice.passwd is not None:
         line.command.commands += password("spice", spice.passwd, spice.connected, spice.passwd_valid_to)
     else:
         words["disable-ticketing"] = True
-    channels = ["plaintext-channel=default"] if spice.default_mode == "insecure" else []
+    default = _SPICE_CHANNEL_MODES.get(spice.default_mode or "")
+    channels = [] if default is None else [f"{default}=default"]
     for channel in spice.channels:
         name = _SPICE_CHANNEL_MODES.get(channel.mode or "")
-        if name == "tls-channel" or spice.default_mode == "secure":
+        if (name or default) == "tls-channel" and not encrypted:
             raise unsupported("spice secure channels set in XML configuration, but TLS connection is not available")
         if name is not None:
             channels.append(f"{name}={channel.name}")
@@ -202,9 +211,9 @@ _SERVERS: dict[str, Callable[[Line, Graphics], None]] = {
 }
 
 
-def _address(listen: object, otherwise: str | None) -> str:
+def _address(listen: object, otherwise: str | None, usual: str) -> str:
     address = listen.address if isinstance(listen, AddressListen | NetworkListen) else None
-    return address or otherwise or "127.0.0.1"
+    return address or otherwise or usual
 
 
 def _bracketed(address: str) -> str:

@@ -15,14 +15,13 @@ from virtd.conf.domain.base import Info
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.disk import Secret
 from virtd.drivers.qemu.host.binary import Binary
+from virtd.drivers.qemu.host.settings import Settings, Tls
 from virtd.drivers.qemu.run import confine
 from virtd.drivers.qemu.run.access import Use
 from virtd.errors import VirtError
 from virtd.state import files, undo
 
 Properties = dict[str, object]
-CERTIFICATES = "/etc/pki/qemu"
-"""Where libvirt's default_tls_x509_cert_dir has QEMU's certificates."""
 NULL = object()
 """JSON's null, as None stands for a property that is left out."""
 
@@ -45,6 +44,7 @@ class Setup:
         running: whether QEMU runs already, and what is described is to be plugged into it.
         ends: sockets at whose other end a program is that serves a device, by its alias; "tpm": an emulated TPM.
         secret: tells the value of a secret that the XML means, needed for a VIR_SECRET_USAGE_TYPE_*.
+        settings: what holds for all guests.
         undo: the guest's undo file, where files that are made are noted; None if nothing is to be made.
     """
 
@@ -60,6 +60,7 @@ class Setup:
     running: bool = False
     ends: Mapping[str, int] = field(default_factory=dict)
     secret: Callable[[Secret, int], bytes] | None = None
+    settings: Settings = field(default_factory=Settings)
     undo: str | None = None
 
     @property
@@ -203,15 +204,16 @@ class Line:
         if path:
             self.command.files.append((path, write))
 
-    def tls(self, name: str, *, endpoint: str) -> str:
+    def tls(self, name: str, given: Tls, *, endpoint: str) -> str:
         """Let QEMU have the host's certificates; returns the object's id.
 
         Args:
             name: of what is to be encrypted.
+            given: which certificates.
             endpoint: 'client' or 'server'.
         """
         found = f"obj{name}_tls0"
-        where = {"dir": CERTIFICATES, "endpoint": endpoint, "verify-peer": True}
+        where = {"dir": given.directory, "endpoint": endpoint, "verify-peer": given.verify}
         self.object("tls-creds-x509", id=found, **where)
         return found
 

@@ -63,10 +63,11 @@ def _network(line: Line, number: str, source: NetworkSource) -> Properties:
     if maker is None or (source.protocol not in line.binary.choices["blockdev"] and source.protocol != "sheepdog"):
         raise unsupported(f"'{source.protocol}' protocol is not supported with this QEMU binary")
     properties = {"driver": source.protocol, **maker(source)}
-    if source.tls:
+    given = line.setup.settings.nbd
+    if source.tls or (source.tls is None and given.wanted and source.protocol == "nbd"):
         if source.protocol != "nbd":
             raise unsupported(f"TLS transport is not supported for disk protocol '{source.protocol}'")
-        properties |= {"tls-creds": line.tls(f"libvirt-{number}-storage", endpoint="client")}
+        properties |= {"tls-creds": line.tls(f"libvirt-{number}-storage", given, endpoint="client")}
         properties |= {"tls-hostname": source.tls_hostname}
     encryption = source.encryption
     if encryption is not None and encryption.engine == "librbd":

@@ -10,7 +10,7 @@ import uuid
 from virtd import constants as c
 from virtd.conf import host as model
 from virtd.conf.domain import Domain, basics
-from virtd.drivers.qemu.host import arches, hostfacts, kvm, probe, written
+from virtd.drivers.qemu.host import arches, hostfacts, kvm, probe, settings, written
 from virtd.drivers.qemu.host.arches import host_arch
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.run import confine
@@ -44,9 +44,18 @@ class Capabilities:
     def user(self) -> confine.User | None:
         """Who guests run as; None for who runs this."""
         if self._user is None:
-            user, group = self._configured
+            said = self.settings()
+            user, group = self._configured[0] or said.user, self._configured[1] or said.group
             self._user = (confine.find_user(privileged=self.paths.privileged, user=user, group=group),)
         return self._user[0]
+
+    def settings(self) -> settings.Settings:
+        """What qemu.conf says.
+
+        Raises:
+            VirtError: VIR_ERR_CONF_SYNTAX.
+        """
+        return settings.load(self.paths.config)
 
     def kvm(self) -> kvm.Kvm:
         """Whether KVM works here."""
@@ -222,6 +231,7 @@ class Host(model.Host):
             default_emulators={},
             nvram_dir=f"{capabilities.paths.state}/qemu/nvram",
             channel_dir=f"{capabilities.paths.runtime}/channel",
+            settings=_settings(capabilities.settings()),
         )
         self._capabilities = capabilities
 
@@ -240,6 +250,11 @@ class Host(model.Host):
     def emulator_for(self, arch: str) -> str:
         """The path of the emulator for an architecture."""
         return self._capabilities.emulator(arch)
+
+
+def _settings(said: settings.Settings) -> frozenset[str]:
+    """What of qemu.conf the models' rules depend on."""
+    return frozenset(name for name, on in (("vnc_tls", said.vnc.wanted), ("spice_tls", said.spice.wanted)) if on)
 
 
 def _emulator(binary: Binary, capabilities: Capabilities) -> model.Emulator:

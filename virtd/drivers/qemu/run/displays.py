@@ -23,6 +23,7 @@ from virtd.drivers import services
 from virtd.drivers.base import Context
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Guests
+from virtd.drivers.qemu.host.settings import Settings
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.state import files, locks
@@ -32,7 +33,7 @@ _TCP = (AddressListen, NetworkListen)
 PORTS = range(5900, 65536)
 WEBSOCKET_PORTS = range(5700, 65536)
 # The ports that libvirt writes into a command line that nobody starts.
-_SHOWN_SPICE_PORT = 5901
+_SHOWN_SPICE_PORTS = 5901, 5902
 _DRI = "/dev/dri"
 
 
@@ -56,23 +57,33 @@ def resolve(context: Context, config: Config) -> None:
 
 
 def show_ports(config: Config) -> None:
-    """Put libvirt's own port where one would be chosen, for a command line that nobody starts."""
+    """Put libvirt's own ports where some would be chosen, for a command line that nobody starts."""
     for graphics in config.graphics:
-        if isinstance(graphics, SpiceGraphics) and _wants_port(graphics):
-            graphics.port = _SHOWN_SPICE_PORT
+        if isinstance(graphics, SpiceGraphics) and _chooses(graphics):
+            plain, encrypted = _wanted_ports(graphics, tls=True)
+            graphics.port = _SHOWN_SPICE_PORTS[0] if plain else None
+            only = graphics.default_mode == "secure" or any(one.mode == "secure" for one in graphics.channels)
+            graphics.tls_port = _SHOWN_SPICE_PORTS[1] if encrypted and only else None
 
 
-def choose_ports(guests: Guests, guest: Guest, found: Status, config: Config) -> ExitStack:
+def choose_ports(guests: Guests, guest: Guest, found: Status, config: Config, said: Settings) -> ExitStack:
     """Choose the ports of displays that are to have any; what was chosen is claimed by the guest's status.
+
+    Args:
+        guests: the instance's guests.
+        guest: the guest's directory.
+        found: its status.
+        config: its live configuration, which the ports are written into.
+        said: the settings of all guests.
 
     Returns:
         What other instances of virtd see of the claim; to be closed when QEMU listens.
 
     Raises:
-        VirtError: VIR_ERR_INTERNAL_ERROR, nothing is free.
+        VirtError: VIR_ERR_INTERNAL_ERROR, nothing is free; VIR_ERR_CONFIG_UNSUPPORTED, one would have to be for TLS.
     """
     vnc = [one for one in config.graphics if isinstance(one, VncGraphics) and one.socket is None]
-    spice = [one for one in config.graphics if isinstance(one, SpiceGraphics) and _wants_port(one)]
+    spice = [one for one in config.graphics if isinstance(one, SpiceGraphics) and _chooses(one)]
     claims = ExitStack()
     if not vnc and not spice:
         return claims
@@ -80,7 +91,7 @@ def choose_ports(guests: Guests, guest: Guest, found: Status, config: Config) ->
     with locks.held(guests.ports_lock, "the choice of a port", what="lock of the ports"):
         taken = guests.taken_ports()
         for display in vnc:
-            address = _listens_on(display, display.listen)
+            address = _listens_on(display, display.listen, said.vnc_listen)
             if display.port in (None, -1, 0):
                 display.port = _free_port(PORTS, address, taken, claims, "VNC")
                 taken.add(display.port)
@@ -89,31 +100,45 @@ def choose_ports(guests: Guests, guest: Guest, found: Status, config: Config) ->
                 taken.add(display.websocket)
             found.ports += [port for port in (display.port, display.websocket) if port]
         for server in spice:
-            server.port = _free_port(PORTS, _listens_on(server, server.listen), taken, claims, "SPICE")
-            taken.add(server.port)
-            found.ports.append(server.port)
+            address = _listens_on(server, server.listen, said.spice_listen)
+            for name, wanted in zip(("port", "tls_port"), _wanted_ports(server, tls=said.spice.wanted), strict=True):
+                if wanted:
+                    port = _free_port(PORTS, address, taken, claims, "SPICE")
+                    setattr(server, name, port)
+                    taken.add(port)
+                    found.ports.append(port)
         files.replace(guest.status_path, found.encode(), durable=False)
     return claims
 
 
-def _wants_port(spice: SpiceGraphics) -> bool:
-    """Whether a port is to be chosen for a server of SPICE, which unlike VNC's can do without.
+def _chooses(spice: SpiceGraphics) -> bool:
+    """Whether ports are to be chosen for a server of SPICE, which unlike VNC's can do without."""
+    tcp = not spice.listens or isinstance(spice.listens[0], _TCP)
+    return tcp and (bool(spice.autoport) or -1 in (spice.port, spice.tls_port))
+
+
+def _wanted_ports(spice: SpiceGraphics, *, tls: bool) -> tuple[bool, bool]:
+    """Whether a server of SPICE is to have a port without encryption, and one with it.
+
+    Args:
+        spice: the server.
+        tls: whether there is TLS on this host.
 
     Raises:
-        VirtError: VIR_ERR_CONFIG_UNSUPPORTED, it would have to be one for TLS.
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED, it needs TLS, and there is none.
     """
-    chosen = spice.autoport or spice.port == -1
-    if not chosen or (spice.listens and not isinstance(spice.listens[0], _TCP)):
-        return False
-    if spice.default_mode == "secure" or spice.tls_port == -1 or any(one.mode == "secure" for one in spice.channels):
+    modes = {spice.default_mode or "any", *(one.mode for one in spice.channels)}
+    plain = spice.port == -1 or bool(modes & {"any", "insecure"})
+    encrypted = spice.tls_port == -1 or "secure" in modes
+    if encrypted and not tls:
         text = "Auto allocation of spice TLS port requested but spice TLS is disabled in qemu.conf"
         raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
-    return True
+    return plain, encrypted or (tls and "any" in modes)
 
 
-def _listens_on(graphics: ServerGraphics, address: str | None) -> str:
+def _listens_on(graphics: ServerGraphics, address: str | None, usual: str) -> str:
     listen = graphics.listens[0] if graphics.listens else None
-    return address or getattr(listen, "address", None) or "127.0.0.1"
+    return address or getattr(listen, "address", None) or usual
 
 
 def _address(context: Context, name: str) -> str:

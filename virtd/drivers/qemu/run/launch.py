@@ -153,6 +153,7 @@ def setup(
         descriptors=driver.descriptors.get(guest.uuid, {}),
         ends=ends or {},
         running=running,
+        settings=driver.capabilities.settings(),
         secret=_resolver(driver),
         undo=guest.undo_path if live else None,
     )
@@ -198,7 +199,7 @@ class _Start:
         _make_private(self._guest, user)
         assign_aliases(config)
         displays.resolve(driver.context, config)
-        ports = displays.choose_ports(driver.guests, self._guest, self._found, config)
+        ports = displays.choose_ports(driver.guests, self._guest, self._found, config, driver.capabilities.settings())
         with ports, ExitStack() as until_the_end, ExitStack() as stack:
             until_the_end.callback(access.release, self._held)
             binary = driver.capabilities.binary_for(config)

@@ -35,9 +35,7 @@ def _cover(disk: Disk, guest: Guest) -> None:
     if not isinstance(source, FileSource) or source.file is None or source.fdgroup is not None:
         raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, f"transient disk supported only with 'file' type ({disk.target})")
     if source.encryption is not None or disk.encryption is not None:
-        raise _error(
-            c.VIR_ERR_CONFIG_UNSUPPORTED, f"transient disk '{disk.target}' cannot be encrypted"
-        )
+        raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, f"transient disk '{disk.target}' cannot be encrypted")
     path = f"{source.file}.TRANSIENT-{guest.name}"
     if os.path.exists(path):
         text = f"Overlay file '{path}' for transient disk '{disk.target}' already exists"
