@@ -34,7 +34,7 @@ class Status:
     ports: list[int] = field(default_factory=list)  # TCP ports that were chosen for it
     # QEMU's name of a disk → libvirt's alias and the path of its source, for events.
     disks: dict[str, list[str]] = field(default_factory=dict)
-    # QEMU's name of an image → what the event of its being written beyond a mark calls it.
+    # QEMU's name of an image → the mark beyond which its being written is told of, and the names that calls it by.
     thresholds: dict[str, list[str]] = field(default_factory=dict)
     # Virtio channels: alias → name, and "connected" while a program in the guest has it open, else "disconnected".
     channels: dict[str, list[str]] = field(default_factory=dict)

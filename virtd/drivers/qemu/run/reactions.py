@@ -204,7 +204,7 @@ def _block_threshold(status: Status, data: shape.Table, reaction: Reaction) -> N
     """An image has been written beyond a mark, which QEMU has forgotten with that."""
     name = shape.text(data, "node-name")
     path = status.disks.get(name, [name, ""])[1]
-    for target in status.thresholds.pop(name, []):
+    for target in status.thresholds.pop(name, [])[1:]:
         numbers = [shape.number(data, "write-threshold"), shape.number(data, "amount-exceeded")]
         reaction.events.append(("block-threshold", [target, path or None, *numbers]))
 

@@ -8,6 +8,7 @@ from virtd.drivers.qemu.monitor.client import Command
 from virtd.drivers.qemu.run import images
 from virtd.drivers.qemu.stats.facts import DiskFacts, Facts, ImageFacts
 from virtd.drivers.qemu.stats.known import Known
+from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import TypedParam
 
@@ -32,11 +33,11 @@ def make(known: Known) -> list[TypedParam]:
     for disk in known.facts.disks:
         top = disk.images[0] if disk.images else None
         counted = by_device.get(disk.alias)
-        params += _image(count, disk, top, counted, nodes)
+        params += _image(count, disk, top, counted, nodes, known.status)
         count += 1
         for image in disk.images[1:] if known.backing and known.status is not None else ():
             counted = shape.table(counted or {}, "backing", {}) or None
-            params += _image(count, disk, image, counted, nodes)
+            params += _image(count, disk, image, counted, nodes, known.status)
             count += 1
     return [typed.unsigned("block.count", count), *params]
 
@@ -59,6 +60,7 @@ def _image(
     image: ImageFacts | None,
     counted: shape.Table | None,
     nodes: Mapping[str, shape.Table],
+    status: Status | None,
 ) -> list[TypedParam]:
     prefix = f"block.{number}"
     params = [typed.string(f"{prefix}.name", disk.target)]
@@ -82,11 +84,16 @@ def _image(
             shape.number(about, "virtual-size", 0),
             shape.number(about, "actual-size", 0),
         )
+    elif status is not None and image.plain and (host := _host_sizes(image)) is not None:
+        below = shape.table(shape.table(counted or {}, "parent", {}), "stats", {})
+        found = images.Sizes(shape.number(below, "wr_highest_offset", 0), host.capacity, host.allocation)
     else:
         found = _host_sizes(image)
     if found is not None:
         params += [typed.unsigned_long(f"{prefix}.{name}", value) for name, value in found._asdict().items()]
-    threshold = shape.number(nodes.get(f"libvirt-{image.number}-storage", {}), "write_threshold", 0)
+    name = f"libvirt-{image.number}-storage"
+    known = status.thresholds.get(name, ["0"]) if status is not None else ["0"]
+    threshold = shape.number(nodes.get(name, {}), "write_threshold", int(known[0]))
     if threshold:
         params.append(typed.unsigned_long(f"{prefix}.threshold", threshold))
     return params
@@ -103,7 +110,10 @@ def _host_sizes(image: ImageFacts) -> images.Sizes | None:
 
 
 def commands(facts: Facts) -> list[Command]:
-    """What QEMU has to be asked for them."""
+    """What QEMU has to be asked for them: of the images themselves only what the host does not know."""
     if not facts.disks:
         return []
-    return [("query-blockstats", None), ("query-named-block-nodes", {"flat": True})]
+    counters: Command = ("query-blockstats", None)
+    if all(image.plain for disk in facts.disks for image in disk.images):
+        return [counters]
+    return [counters, ("query-named-block-nodes", {"flat": True})]

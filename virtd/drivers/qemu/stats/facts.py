@@ -15,12 +15,16 @@ _SOURCE_NAMES = ("file", "dev", "dir", "name", "volume", "path")
 
 
 class ImageFacts(NamedTuple):
-    """An image: the name of its source, its number (0 unless the guest runs), its format, whether it is local."""
+    """An image: the name of its source, its number (0 unless the guest runs), its format, whether it is local.
+
+    A plain one is a whole file that nobody has encrypted: the host knows all of its sizes.
+    """
 
     path: str | None
     number: int
     format: str
     local: bool
+    plain: bool
 
 
 class DiskFacts(NamedTuple):
@@ -120,13 +124,21 @@ def _disk(element: etree._Element) -> DiskFacts:
             name = next((value for key in _SOURCE_NAMES if (value := source.get(key)) is not None), None)
             # The top image's number stands in its source, that of one below in its own element.
             index = source.get("index") or level.get("index")
-            images.append(ImageFacts(name, _number(index, 0), kind, level.get("type") in ("file", "block")))
+            found = level.get("type")
+            plain = found == "file" and kind in ("raw", "qcow2") and not _special(level, source)
+            images.append(ImageFacts(name, _number(index, 0), kind, found in ("file", "block"), plain))
         level = level.find("backingStore")
         kind = "raw"
         if level is not None:
             form = level.find("format")
             kind = "raw" if form is None else form.get("type") or "raw"
     return DiskFacts("" if target is None else target.get("dev") or "", _alias(element) or "", images)
+
+
+def _special(level: etree._Element, source: etree._Element) -> bool:
+    """Whether an image is encrypted, a part of a file only, or one that a client has opened."""
+    inner = any(one.find(name) is not None for one in (level, source) for name in ("encryption", "slices"))
+    return inner or source.get("fdgroup") is not None
 
 
 def _card(element: etree._Element) -> CardFacts:

@@ -125,7 +125,7 @@ class IoTuning(Changes):
             node = f"libvirt-{number}-storage"
             names = [name] if name != target else [target, f"{target}[{number}]"]
             with guest.monitor() as monitor, guest.control() as control:
-                control.facts(thresholds={node: names if threshold else []})
+                control.facts(thresholds={node: [str(threshold), *(names if threshold else [])]})
                 arguments = {"node-name": node, "write-threshold": threshold}
                 monitor.execute("block-set-write-threshold", arguments)
 
