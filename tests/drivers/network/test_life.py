@@ -1,6 +1,7 @@
 """Networks start and end: what they make is there, and gone afterwards, whoever dies when."""
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from virtd.drivers.network.driver import NetworkDriver
 from virtd.drivers.network.running import Running
 from virtd.errors import VirtError
 from virtd.protocol.records import Network
+from virtd.state import paths
 
 UUID = "81ff0d90-c91e-6742-64da-4a736edb9a9b"
 
@@ -357,3 +359,23 @@ def test_unused_names(service: Service) -> None:
     text = f"Network not found: no network with matching uuid '{uuids.to_text(bytes(16))}' (nope)"
     for function in (NetworkDriver.network_create, NetworkDriver.network_undefine, NetworkDriver.network_is_active):
         refused(c.VIR_ERR_NO_NETWORK, text, function, service.driver, missing)
+
+
+def test_the_predefined_network(namespace: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own instance has 'default' from the beginning, until somebody undefines it; others do not."""
+    found = Service()
+    assert found.driver.connect_num_of_defined_networks() == 0
+    shutil.rmtree(f"{found.root}/etc")
+    monkeypatch.setattr(paths, "system", lambda: paths.below(found.root))
+    driver = found.open()
+    network = driver.network_lookup_by_name("default")
+    assert (driver.network_is_active(network), driver.network_get_autostart(network)) == (0, 0)
+    driver.network_create(network)
+    assert "inet 192.168.122.1/24" in run("ip", "addr", "show", "virbr0")
+    driver.network_destroy(network)
+    driver.network_undefine(network)
+    driver.close()
+    driver = found.open()
+    assert driver.connect_num_of_defined_networks() == 0
+    driver.close()
+    found.finish()

@@ -12,14 +12,14 @@ from virtd import constants as c
 from virtd import deadlines, uuids
 from virtd.conf.network import Network as Config
 from virtd.conf.network import parse_network
-from virtd.drivers.network import life, supervisor
+from virtd.drivers.network import life, predefined, supervisor
 from virtd.drivers.network.running import Running, Status, load_status
+from virtd.drivers.views import View
 from virtd.errors import VirtError
 from virtd.protocol.records import Network
 from virtd.state import files, kept, locks
 from virtd.state.commit import Generation
 from virtd.state.deaths import Deaths
-from virtd.state.definitions import DefinitionDirectory
 from virtd.state.paths import Paths
 
 # How long the clean-up after somebody else may keep one who only looks.
@@ -47,17 +47,6 @@ class Entry(NamedTuple):
         return Network(self.name, uuids.to_bytes(self.uuid))
 
 
-class View:
-    """All networks at one moment, under each of their names."""
-
-    def __init__(self, entries: list[Entry]) -> None:
-        self.by_uuid = {entry.uuid: entry for entry in entries}
-        self.by_name = {entry.name: entry for entry in entries}
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.by_uuid.values())
-
-
 class Networks:
     """The networks of one instance.
 
@@ -69,25 +58,25 @@ class Networks:
     def __init__(self, paths: Paths, generation: Generation) -> None:
         self.paths = paths
         self.generation = generation
-        self.definitions = DefinitionDirectory(f"{paths.config}/networks")
+        self.definitions = predefined.definitions(paths)
         self.directory = f"{paths.runtime}/networks"
         # Held for definitions, and for the claims of names, bridges and addresses by networks that start.
         self.lock_path = f"{paths.runtime}/networks.lock"
         # Lies in the run-time directory, and so is gone after a reboot.
         self.autostarted_mark = f"{paths.runtime}/networks.autostarted"
         files.make_directory(self.directory)
-        self._view: View | None = None
+        self._view: View[Entry] | None = None
         self._generation: int | None = None
         self._deaths = Deaths()
         self._parsed: dict[str, tuple[files.Identity, Config]] = {}
 
-    def view(self) -> View:
+    def view(self) -> View[Entry]:
         """All networks as they are now."""
         current = self.generation.current()
         if self._view is not None and current is not None and current == self._generation and not self._deaths.any():
             return self._view
         self._generation = current
-        self._view = View(list(self._read()))
+        self._view = View(self._read())
         return self._view
 
     def find(self, network: Network) -> Entry:

@@ -16,6 +16,7 @@ from virtd.conf.storage import Pool, format_pool, parse_pool
 from virtd.drivers.secret.store import Secrets
 from virtd.drivers.storage.backends import Backend, Surroundings, backend
 from virtd.drivers.storage.jobs import Jobs
+from virtd.drivers.views import View
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool
 from virtd.state import files, kept, locks
@@ -42,17 +43,6 @@ class Entry(NamedTuple):
         return StoragePool(self.name, uuids.to_bytes(self.uuid))
 
 
-class View:
-    """All pools at one moment, under each of their names."""
-
-    def __init__(self, entries: list[Entry]) -> None:
-        self.by_uuid = {entry.uuid: entry for entry in entries}
-        self.by_name = {entry.name: entry for entry in entries}
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.by_name.values())
-
-
 class Pools:
     """The pools of one instance.
 
@@ -71,16 +61,16 @@ class Pools:
         self.autostarted_mark = f"{paths.runtime}/storage.autostarted"
         files.make_directory(self.runtime)
         self.jobs = Jobs(f"{self.runtime}/jobs")
-        self._view: View | None = None
+        self._view: View[Entry] | None = None
         self._generation: int | None = None
         self._parsed: dict[str, tuple[files.Identity, Pool]] = {}
         self.surroundings = Surroundings(f"{self.runtime}/mounts", self.secret)
 
-    def view(self) -> View:
+    def view(self) -> View[Entry]:
         """All pools as they are now."""
         current = self.generation.current()
         if self._view is None or current is None or current != self._generation:
-            self._view = View(list(self._read()))
+            self._view = View(self._read())
             self._generation = current
         return self._view
 
