@@ -151,11 +151,10 @@ def acquire(path: str, call: str, *, timeout: float | None = None, what: str = "
     while True:
         lock = Lock(path, _open(path))
         try:
-            if not flock(lock.descriptor, end - time.monotonic()):
-                raise VirtError(
-                    c.VIR_ERR_OPERATION_TIMEOUT,
-                    f"cannot acquire {what} (held by {holder(path) or 'an unknown process'})",
-                )
+            if not flock(lock.descriptor, 0):
+                before, begun = holder(path), time.monotonic()
+                if not flock(lock.descriptor, end - begun):
+                    raise _not_acquired(path, what, before, time.monotonic() - begun)
             if _still_named(lock):
                 lock._look_back()
                 lock.say(call)
@@ -165,6 +164,15 @@ def acquire(path: str, call: str, *, timeout: float | None = None, what: str = "
             lock.pass_on()
             raise
         lock.pass_on()
+
+
+def _not_acquired(path: str, what: str, before: Holder | None, waited: float) -> VirtError:
+    now = holder(path)
+    if now is None and before is not None:
+        # One gives it back and another one gets it just now: of those who kept us from it, one is known.
+        now = before._replace(seconds=before.seconds + waited)
+    text = f"cannot acquire {what} (held by {now or 'an unknown process'})"
+    return VirtError(c.VIR_ERR_OPERATION_TIMEOUT, text)
 
 
 def attempt(path: str, call: str) -> Lock | None:
