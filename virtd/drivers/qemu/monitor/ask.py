@@ -82,7 +82,8 @@ def remember(guest: Guest, commands: Sequence[Command], answers: Answers) -> Non
     """Keep answers on disk for those who ask when the guest answers no more, if those kept are old."""
     path = _kept_path(guest)
     try:
-        if time.time() - os.stat(path).st_mtime < KEPT_SECONDS:
+        # Of a time to come they are if the clock was set back.
+        if 0 <= time.time() - os.stat(path).st_mtime < KEPT_SECONDS:
             return
     except OSError:
         pass
