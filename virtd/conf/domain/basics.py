@@ -120,6 +120,7 @@ def default_boot(domain: Domain) -> None:
 def device_infos(domain: Domain) -> Iterator[Info]:
     """The Info of every device that may have a boot order."""
     devices: list[Device] = [*domain.disks, *domain.interfaces, *domain.hostdevs, *domain.redirdevs]
+    devices += domain.filesystems
     return (device.info for device in devices)
 
 

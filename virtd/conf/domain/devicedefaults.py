@@ -3,7 +3,7 @@
 import os
 import re
 
-from virtd.conf.domain.base import CcidAddress, DriveAddress
+from virtd.conf.domain.base import CcidAddress, DriveAddress, Info
 from virtd.conf.domain.basics import is_i440fx, is_q35
 from virtd.conf.domain.chardev import Channel, UnixSource, check_reconnect
 from virtd.conf.domain.controller import Controller
@@ -196,6 +196,8 @@ def finish_graphics(graphics: ServerGraphics, *, keep: bool) -> None:
             first.socket = graphics.socket = first.socket or graphics.socket
         if isinstance(first, SocketListen | NoListen):
             graphics.port = graphics.autoport = graphics.websocket = None
+        elif graphics.port == -1 and graphics.autoport is False:
+            graphics.port = None
         elif graphics.port == -1 or (graphics.port is None and graphics.autoport is not False) or graphics.autoport:
             graphics.autoport = True
             if not keep or graphics.port == -1:
@@ -222,10 +224,11 @@ def finish_video(video: Video, emulator: Emulator) -> None:
         for name in video.fields:
             if name not in ("model", "info"):
                 video.__dict__.pop(name, None)
+        video.info = Info()
         return
     video.heads = 1 if video.heads is None else video.heads
-    if model in _VIDEO_MEMORY:
-        video.vram = video.vram or _VIDEO_MEMORY[model]
+    video.vram = video.vram or _VIDEO_MEMORY.get(model)
+    if video.vram:
         video.vram = 1 << (video.vram - 1).bit_length()
     if model == "qxl":
         video.ram = 1 << ((video.ram or 65536) - 1).bit_length()

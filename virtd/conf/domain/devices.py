@@ -1,14 +1,17 @@
 """The smaller devices: balloon, RNG, watchdog, panic, hub, TPM, smartcard, shared memory, file systems and so on."""
 
+import re
+
 from virtd import constants as c
 from virtd.conf.domain.base import HEX64, Device, Driver, Info, VirtioOptions
 from virtd.conf.domain.chardev import CharSource, DbusSource
-from virtd.conf.domain.errors import internal_error, xml_error
+from virtd.conf.domain.errors import conf_error, internal_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, sub, subs, texts
 from virtd.conf.xml.types import (
     BITMAP,
     INT,
     KIB,
+    NATURAL,
     ON_OFF,
     POSITIVE,
     TEXT,
@@ -26,8 +29,21 @@ from virtd.errors import VirtError
 INTERNAL = c.VIR_ERR_INTERNAL_ERROR
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 VIRTIO_MODELS = Choice("virtio virtio-transitional virtio-non-transitional")
-ANY_HEX8 = Integer(-1, 0xFF, base=0, template="0x%02X")
-ANY_HEX16 = Integer(-1, 0xFFFF, base=0, template="0x%04X")
+
+
+class UsbClass(Integer):
+    """A class of USB devices, -1 for any."""
+
+    def parse(self, text: str) -> int:
+        value = super().parse(text)
+        if not -1 <= value <= 0xFF:
+            words = f"Invalid USB Class code 0x{value:x}"
+            raise VirtError(INTERNAL, words, domain=c.VIR_FROM_DOMAIN)
+        return value
+
+
+ANY_HEX8 = UsbClass(-(1 << 31), (1 << 31) - 1, base=0, template="0x%02X")
+ANY_HEX16 = Integer(-(1 << 31), (1 << 31) - 1, base=0, template="0x%04X")
 MIB = Size("M", "MiB")
 
 
@@ -41,9 +57,7 @@ class Balloon(Device):
     )
     autodeflate = attr("@autodeflate", ON_OFF)
     free_page_reporting = attr("@freePageReporting", ON_OFF)
-    stats_period = attr(
-        "stats/@period", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "invalid statistics collection period")
-    )
+    stats_period = attr("stats/@period", NATURAL, omit=0)
     info = inline(Info)
     driver = sub("driver", Driver)
 
@@ -92,7 +106,7 @@ class Rng(Device):
         required=(c.VIR_ERR_XML_ERROR, "missing RNG device model"),
         bad=(UNSUPPORTED, "unknown RNG model '%s'"),
     )
-    rate_bytes = attr("rate/@bytes", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "invalid RNG rate bytes"))
+    rate_bytes = attr("rate/@bytes", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "invalid RNG rate bytes value"))
     rate_period = attr("rate/@period", UINT, omit=0)
     backend = sub("backend", RngBackend, keep=True, only=(c.VIR_ERR_XML_ERROR, "only one RNG backend is supported"))
     driver = sub("driver", Driver)
@@ -170,9 +184,9 @@ class UsbVersion(Type[str]):
 class RedirRule(Model):
     """Whether clients' devices of some kind may be redirected."""
 
-    device_class = attr("@class", ANY_HEX8, omit=-1, bad=(INTERNAL, "Invalid USB Class code %s"))
-    vendor = attr("@vendor", ANY_HEX16, omit=-1, bad=(INTERNAL, "Invalid USB vendor ID %s"))
-    product = attr("@product", ANY_HEX16, omit=-1, bad=(INTERNAL, "Invalid USB product ID %s"))
+    device_class = attr("@class", ANY_HEX8, omit=-1)
+    vendor = attr("@vendor", ANY_HEX16, omit=-1)
+    product = attr("@product", ANY_HEX16, omit=-1)
     version = attr("@version", UsbVersion(), omit="-1", bad=(c.VIR_ERR_XML_ERROR, "Cannot parse USB device version %s"))
     allow = attr("@allow", YES_NO, required=True)
 
@@ -226,17 +240,30 @@ class PassthroughTpm(TpmBackend, kind="passthrough"):
     path = attr("device/@path", TEXT, default="/dev/tpm0")
 
 
+BANKS = ("sha1", "sha256", "sha384", "sha512")
+NO_SECRET = "0" * 32
+
+
 class EmulatorTpm(TpmBackend, kind="emulator"):
     """An swtpm."""
 
     version = attr("@version", Choice("1.2 2.0"))
     persistent_state = attr("@persistent_state", YES_NO, omit=False)
-    debug = attr("@debug", UINT)
     secret = attr("encryption/@secret")
     pcr_sha1 = flag("active_pcr_banks/sha1")
     pcr_sha256 = flag("active_pcr_banks/sha256")
     pcr_sha384 = flag("active_pcr_banks/sha384")
     pcr_sha512 = flag("active_pcr_banks/sha512")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Measurements are kept in banks that there are; a secret has a name."""
+        for bank in el.iterfind("active_pcr_banks/*"):
+            if bank.tag not in BANKS:
+                raise conf_error(f"Unsupported PCR banks '{bank.tag}'")
+        try:
+            UUID.parse(self.secret or NO_SECRET)
+        except ValueError:
+            raise internal_error(f"Unable to parse secret uuid '{self.secret}'") from None
 
     @property
     def banks(self) -> bool:
@@ -247,7 +274,7 @@ class EmulatorTpm(TpmBackend, kind="emulator"):
 class ExternalTpm(TpmBackend, kind="external"):
     """A TPM that somebody else started, on a UNIX socket."""
 
-    type = attr("source/@type", Choice("unix"))
+    type = attr("source/@type")
     mode = attr("source/@mode", Choice("connect bind"))
     path = attr("source/@path")
 
@@ -255,13 +282,14 @@ class ExternalTpm(TpmBackend, kind="external"):
         """It is somewhere."""
         if self.type is None:
             raise xml_error("missing external TPM backend type")
+        self.mode = self.mode or "connect"
 
 
 class Tpm(Device):
     """A trusted platform module."""
 
     model = attr("@model", Choice("tpm-tis tpm-crb tpm-spapr spapr-tpm-proxy"))
-    backend = sub("backend", TpmBackend)
+    backend = sub("backend", TpmBackend, only=(c.VIR_ERR_XML_ERROR, "only one TPM backend is supported"))
 
     def loaded(self, el: Element, view: View) -> None:
         """A TPM has something behind it; the model says which version."""
@@ -324,16 +352,29 @@ class Virtiofsd(Model):
     thread_pool_size = attr("thread_pool/@size", INT)
 
 
+OCTAL = re.compile(r"0*[0-7]{1,3}", re.ASCII)
+
+
 class FileMode(Type[str]):
     """Permissions in octal; none are said by 0."""
 
     def parse(self, text: str) -> str:
-        if not (text.isascii() and text.isdigit()) or int(text, 8) > 0o777:
-            raise ValueError
+        if not OCTAL.fullmatch(text):
+            raise ValueError("Expected non-negative integer value")
         return f"{int(text, 8):04o}" if int(text, 8) else ""
 
 
 FILE_MODE = FileMode()
+
+
+# What says where each type of directory comes from.
+FILESYSTEM_SOURCES = {
+    "mount": ("dir", "socket"),
+    "bind": ("dir",),
+    "file": ("file",),
+    "block": ("dev",),
+    "ram": ("usage",),
+}
 
 
 class Filesystem(Device):
@@ -365,6 +406,20 @@ class Filesystem(Device):
             self.driver.format = self.driver.wrpolicy = None
         if self.driver is None or self.driver.type != "virtiofs":
             self.binary = None
+            if self.driver is not None:
+                self.driver.queue = None
+        source = el.find("source")
+        names = FILESYSTEM_SOURCES.get(self.type, ())
+        if names and (source is None or not any(source.get(name) for name in (*names, "socket"))):
+            if self.type == "ram" and source is not None:
+                raise xml_error("missing 'usage' attribute for RAM filesystem")
+            raise VirtError(c.VIR_ERR_NO_SOURCE, self.target, domain=c.VIR_FROM_DOMAIN)
+        if self.target is None:
+            raise VirtError(
+                c.VIR_ERR_NO_TARGET,
+                source.get(names[0]) if source is not None and names else None,
+                domain=c.VIR_FROM_DOMAIN,
+            )
 
 
 # What can be said of each kind of memory device.
@@ -451,4 +506,11 @@ class Lease(Model):
     lockspace = attr("lockspace")
     key = attr("key")
     path = attr("target/@path")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It is of something, and somewhere."""
+        for name, value in (("key", self.key), ("target", self.path)):
+            if value is None:
+                raise xml_error(f"Missing '{name}' element for lease")
+
     offset = attr("target/@offset", ULONG, omit=0)

@@ -7,14 +7,14 @@ import re
 
 from virtd import constants as c
 from virtd.conf.domain.base import Device, VirtioOptions
-from virtd.conf.xml.model import Element, Model, View, attr, inline, sub, subs
+from virtd.conf.xml.model import Element, Model, View, attr, inline, missing_attribute, sub, subs
 from virtd.conf.xml.types import INT, ON_OFF, POSITIVE, UINT, YES_NO, Choice
 from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
 
-class Listen(Model, by="@type", bad=(c.VIR_ERR_XML_ERROR, "unknown graphics listen type '%s'")):
+class Listen(Model, by="@type"):
     """Where a display server listens."""
 
 
@@ -66,7 +66,6 @@ class ServerGraphics(Graphics):
     """What VNC and SPICE have in common. The port is None until there is one, autoport says who chooses it."""
 
     listens = subs("listen", Listen)
-    audio_id = attr("audio/@id", POSITIVE)
 
 
 class VncGraphics(ServerGraphics, kind="vnc"):
@@ -83,10 +82,14 @@ class VncGraphics(ServerGraphics, kind="vnc"):
     passwd = attr("@passwd", secure=True)
     passwd_valid_to = attr("@passwdValidTo")
     connected = attr("@connected", Choice("fail disconnect keep"), bad=(UNSUPPORTED, "unknown connected value %s"))
+    listens = subs("listen", Listen)
+    audio_id = attr("audio/@id", POSITIVE)
 
     def loaded(self, el: Element, view: View) -> None:
         """What is said of a password is nothing without one."""
         check_password_time(self)
+        if self.connected not in (None, "keep"):
+            raise VirtError(UNSUPPORTED, "VNC supports connected='keep' only", domain=c.VIR_FROM_DOMAIN)
 
     def shown(self, view: View) -> "VncGraphics":
         """A port that was chosen at start is not part of the definition."""
@@ -111,11 +114,37 @@ class SpiceChannel(Model):
     mode = attr("@mode", Choice("any secure insecure"), required=True)
 
 
+SPICE_OPTIONS = {
+    "image": "compression",
+    "jpeg": "compression",
+    "zlib": "compression",
+    "playback": "compression",
+    "streaming": "mode",
+    "mouse": "mode",
+    "clipboard": "copypaste",
+    "filetransfer": "enable",
+    "gl": "enable",
+}
+"""What each option of a display server must say."""
+
+
+def check_options(el: Element) -> None:
+    """Who names an option says what it is.
+
+    Raises:
+        VirtError: VIR_ERR_XML_ERROR.
+    """
+    for child in el.iterchildren("*"):
+        name = SPICE_OPTIONS.get(str(child.tag))
+        if name is not None and child.get(name) is None:
+            raise missing_attribute(name, child)
+
+
 class SpiceGraphics(ServerGraphics, kind="spice"):
     """A SPICE server."""
 
-    port = attr("@port", INT, omit=0, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse spice port %s"))
-    tls_port = attr("@tlsPort", INT, omit=0, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse spice tlsPort %s"))
+    port = attr("@port", INT, omit=0)
+    tls_port = attr("@tlsPort", INT, omit=0)
     autoport = attr("@autoport", YES_NO)
     listen = attr("@listen")
     keymap = attr("@keymap")
@@ -139,6 +168,7 @@ class SpiceGraphics(ServerGraphics, kind="spice"):
     def loaded(self, el: Element, view: View) -> None:
         """What is said of a password is nothing without one; the last word on a channel counts."""
         check_password_time(self)
+        check_options(el)
         by_name = {channel.name: channel for channel in self.channels if channel.mode != "any"}
         self.channels = [by_name[name] for name in CHANNELS.names if name in by_name]
 
@@ -158,6 +188,12 @@ class SdlGraphics(Graphics, kind="sdl"):
     xauth = attr("@xauth")
     fullscreen = attr("@fullscreen", YES_NO, omit=False)
     gl = attr("gl/@enable", YES_NO)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """OpenGL is used or not."""
+        gl = el.find("gl")
+        if gl is not None and gl.get("enable") is None:
+            raise missing_attribute("enable", gl)
 
 
 class HeadlessGraphics(Graphics, kind="egl-headless"):
@@ -179,11 +215,18 @@ class DbusGraphics(Graphics, kind="dbus"):
 class RdpGraphics(ServerGraphics, kind="rdp"):
     """A server for Windows' remote desktops; not for QEMU."""
 
-    port = attr("@port", INT)
+    port = attr("@port", INT, bad=(c.VIR_ERR_INTERNAL_ERROR, "cannot parse rdp port %s"))
     autoport = attr("@autoport", YES_NO)
     multi_user = attr("@multiUser", YES_NO)
     replace_user = attr("@replaceUser", YES_NO)
     listen = attr("@listen")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It listens on the network."""
+        for listen in self.listens:
+            if listen.kind in ("socket", "none"):
+                text = f"listen type '{listen.kind}' is not available for graphics type 'rdp'"
+                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
 
 
 class DesktopGraphics(Graphics, kind="desktop"):
@@ -233,16 +276,27 @@ class Video(Device):
     width = attr("model/resolution/@x", UINT)
     height = attr("model/resolution/@y", UINT)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """A resolution has a width and a height."""
+        resolution = el.find("model/resolution")
+        for name in ("x", "y") if resolution is not None else ():
+            assert resolution is not None
+            if resolution.get(name) is None:
+                raise missing_attribute(name, resolution)
+
     @property
     def backend(self) -> str | None:
         """Who draws, if it is said."""
         return self.driver.name if self.driver is not None else None
 
 
+CODECS = ("duplex", "micro", "output")
+
+
 class Codec(Model):
     """What is soldered to an HDA controller."""
 
-    type = attr("@type", Choice("duplex micro output"), bad=(UNSUPPORTED, "unknown codec type '%s'"), required=True)
+    type = attr("@type")
 
 
 class Sound(Device):
@@ -256,6 +310,10 @@ class Sound(Device):
         """Only HDA controllers have codecs."""
         if self.model not in ("ich6", "ich9"):
             self.codecs = []
+        for codec in self.codecs:
+            if codec.type not in CODECS:
+                text = f"unknown codec type '{codec.type or '(null)'}'"
+                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
 
 
 class AudioStream(Model):
@@ -278,6 +336,31 @@ class AudioStream(Model):
     frequency = attr("settings/@frequency", POSITIVE)
     channels = attr("settings/@channels", POSITIVE)
     format = attr("settings/@format", Choice("s8 u8 s16 u16 s32 u32 f32"))
+    has_settings = False
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Settings may be empty."""
+        self.has_settings = el.find("settings") is not None
+
+
+# What only some back ends can be told, of themselves and of a stream.
+AUDIO_FIELDS = {
+    "jack": (),
+    "oss": ("try_mmap", "exclusive", "dsp_policy"),
+    "pulseaudio": ("server_name",),
+    "sdl": ("driver",),
+    "file": ("path",),
+}
+STREAM_FIELDS = {
+    "alsa": ("dev",),
+    "coreaudio": ("buffer_count",),
+    "jack": ("server_name", "client_name", "connect_ports", "exact_name"),
+    "oss": ("dev", "buffer_count", "try_poll"),
+    "pulseaudio": ("name", "stream_name", "latency"),
+    "sdl": ("buffer_count",),
+}
+ALL_AUDIO = frozenset(name for names in AUDIO_FIELDS.values() for name in names)
+ALL_STREAM = frozenset(name for names in STREAM_FIELDS.values() for name in names)
 
 
 class Audio(Model):
@@ -294,6 +377,16 @@ class Audio(Model):
     dsp_policy = attr("@dspPolicy", INT)
     input = sub("input", AudioStream)
     output = sub("output", AudioStream)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """What another back end could be told is nothing here."""
+        kind = self.type or ""
+        for name in ALL_AUDIO.difference(AUDIO_FIELDS.get(kind, ())):
+            self.__dict__.pop(name, None)
+        for stream in (self.input, self.output):
+            for name in ALL_STREAM.difference(STREAM_FIELDS.get(kind, ())) if stream is not None else ():
+                assert stream is not None
+                stream.__dict__.pop(name, None)
 
 
 class InputSource(Model):

@@ -12,7 +12,6 @@ from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.errors import conf_error, detail_error, internal_error, xml_error
 from virtd.conf.domain.os import FwCfgs, Smbios
 from virtd.conf.xml.types import UUID
-from virtd.errors import VirtError
 
 BIOS_DATE = re.compile(r"(0?[1-9]|1[0-2])/(0?[1-9]|[12][0-9]|3[01])/([0-9]{2}|(19|20)[0-9]{2})")
 MEDIATED_BUSES = {"vfio-pci": "pci", "vfio-ccw": "ccw"}
@@ -179,16 +178,6 @@ def check_panics(domain: Domain) -> None:
         raise xml_error("a maximum of two TPM devices is supported, one of them being a TPM Proxy device")
 
 
-def check_filesystems(domain: Domain) -> None:
-    """A directory has a source and a name in the guest."""
-    for one in domain.filesystems:
-        source = one.source_dir or one.source_file or one.source_dev or one.source_socket
-        if source is None and one.type != "ram":
-            raise VirtError(c.VIR_ERR_NO_SOURCE, one.target, domain=c.VIR_FROM_DOMAIN)
-        if one.target is None:
-            raise VirtError(c.VIR_ERR_NO_TARGET, source, domain=c.VIR_FROM_DOMAIN)
-
-
 def check_firmware_blobs(domain: Domain) -> None:
     """Blobs of users have names, and one source of their content."""
     for info in domain.sysinfo:
@@ -259,7 +248,6 @@ CHECKS: tuple[Callable[[Domain], None], ...] = (
     check_usb_masters,
     check_panics,
     check_boot,
-    check_filesystems,
     check_firmware_blobs,
     check_sysinfo,
     check_iothreads,

@@ -105,7 +105,7 @@ def place_hostdevs(domain: Domain) -> None:
         for one in (*domain.disks, *domain.hostdevs)
         if isinstance(one.info.address, DriveAddress) and (not isinstance(one, Disk) or one.bus == "scsi")
     }
-    closed = {one.index for one in domain.controllers if one.type == "scsi" and one.model == "lsisas1068"}
+    closed = {one.index for one in domain.controllers if one.type == "scsi" and one.model in CROWDED}
     for hostdev in domain.hostdevs:
         if hostdev.type != "scsi" or hostdev.info.address is not None:
             continue
@@ -120,12 +120,21 @@ SCSI_UNITS = 7
 """How many units libvirt gives away on a SCSI controller."""
 
 
+CROWDED = ("lsisas1068",)
+"""Models on which libvirt finds no room for host devices."""
+
+
 def add_hostdev_controllers(domain: Domain) -> None:
-    """Add the controllers that SCSI host devices are plugged into."""
+    """Add the controllers that SCSI host devices are plugged into, each of the model of the one before it.
+
+    One that has no place yet counts as being on the first.
+    """
     places = [one.info.address for one in domain.hostdevs if one.type == "scsi"]
-    highest = max((place.controller for place in places if isinstance(place, DriveAddress)), default=-1)
+    highest = max((place.controller if isinstance(place, DriveAddress) else 0 for place in places), default=-1)
+    model = None
     for index in range(highest + 1):
-        maybe_add(domain, "scsi", index)
+        found = maybe_add(domain, "scsi", index, model)
+        model = found.model if found.model not in CROWDED else None
 
 
 def add_machine_devices(domain: Domain, emulator: Emulator) -> None:
@@ -220,6 +229,7 @@ def add_controllers(domain: Domain) -> None:
                 highest = max(highest, disk.info.address.controller)
         for index in range(highest + 1):
             maybe_add(domain, bus, index)
+    add_hostdev_controllers(domain)
     users: list[Channel | Console] = [*domain.channels, *domain.consoles]
     for device in users:
         if device.target_type == "virtio":

@@ -63,8 +63,8 @@ def finish(domain: Domain, host: Host, *, inactive: bool = True) -> None:
     implicit.sort_devices(domain)
     for disk in domain.disks:
         devicedefaults.place_disk(disk, domain)
-    implicit.place_hostdevs(domain)
     implicit.add_hostdev_controllers(domain)
+    implicit.place_hostdevs(domain)
     implicit.assign_indexes(domain)
     early.check_early(domain)
     emulator, kind = basics.choose_emulator(domain, host)

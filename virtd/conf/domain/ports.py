@@ -140,7 +140,7 @@ def usb_devices(domain: Domain) -> Iterator[Info]:
         if controller.type == "ccid":
             yield controller.info
     for device in domain.inputs:
-        if device.bus == "usb":
+        if device.bus == "usb" and on_usb(device.info):
             yield device.info
     for serial in domain.serials:
         if serial.target_type == "usb-serial":
@@ -149,13 +149,14 @@ def usb_devices(domain: Domain) -> Iterator[Info]:
         if sound.model == "usb":
             yield sound.info
     for redirdev in domain.redirdevs:
-        yield redirdev.info
+        if on_usb(redirdev.info):
+            yield redirdev.info
 
 
 def assign_usb(domain: Domain) -> None:
     """Give every USB device a port, adding hubs if there are too few."""
     buses = UsbBuses(domain)
-    devices = [info for info in usb_devices(domain) if on_usb(info)]
+    devices = [info for info in usb_devices(domain) if isinstance(info.address, UsbAddress | None)]
     if not devices and not domain.hubs:
         return
     for hub in domain.hubs:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from virtd import constants as c
 from virtd.conf.domain.check.rules import INTERNAL, XML, Context, Rule, Rules
 from virtd.conf.domain.display import (
     DbusGraphics,
@@ -11,6 +12,7 @@ from virtd.conf.domain.display import (
     VncGraphics,
 )
 from virtd.conf.domain.errors import conf_error, qemu_error, xml_error
+from virtd.errors import VirtError
 
 MAX_VRAM = 4194303
 """The most KiB whose bytes are a 32 bit number."""
@@ -41,7 +43,8 @@ def check_memory(x: Context, video: Video) -> None:
     if video.model == "qxl":
         for name in ("vram", "ram"):
             if (getattr(video, name) or 0) > MAX_VRAM:
-                raise qemu_error(f"value for '{name}' must be less than '{MAX_VRAM + 1}'")
+                text = f"value for '{name}' must be less than '{MAX_VRAM}'"
+                raise VirtError(c.VIR_ERR_OVERFLOW, text, domain=c.VIR_FROM_QEMU)
         if video.vgamem is not None:
             if video.vgamem < MIN_VRAM:
                 raise qemu_error("value for 'vgamem' must be at least 1 MiB (1024 KiB)")
@@ -85,7 +88,7 @@ QEMU_VIDEO: Rules = (
         "video type '{d.model}' is only valid as primary video device",
     ),
     Rule(
-        lambda x, d: d.heads not in (None, 0, 1) and d.model not in ("qxl", "virtio", "none"),
+        lambda x, d: d.heads not in (None, 1) and d.model not in ("qxl", "virtio", "none"),
         "video type '{d.model}' doesn't support multiple 'heads'",
     ),
     Rule(
@@ -115,7 +118,7 @@ LISTENS = {"vnc": ("address", "network", "socket", "none"), "spice": ("address",
 def check_listens(x: Context, graphics: Graphics) -> None:
     """A display server listens where it can."""
     if isinstance(graphics, DbusGraphics) and graphics.p2p and graphics.address is not None:
-        raise conf_error("D-Bus p2p with an address is not supported")
+        raise xml_error("D-Bus p2p with an address is not supported")
 
 
 def check_password(x: Context, graphics: Any) -> None:
@@ -143,15 +146,14 @@ def opengl(graphics: Graphics) -> bool:
 
 
 def check_gl(x: Context, graphics: Graphics) -> None:
-    """QEMU draws with OpenGL on one display."""
-    if graphics is x.domain.graphics[0] and sum(map(opengl, x.domain.graphics)) > 1:
-        raise qemu_error("multiple OpenGL displays are not supported by QEMU")
-    if (
-        graphics.kind == "egl-headless"
-        and len(x.domain.graphics) > 1
-        and not any(g.kind in ("vnc", "spice") for g in x.domain.graphics)
-    ):
+    """QEMU draws with OpenGL on displays of one kind; what draws without a window needs a server to show it."""
+    displays = x.domain.graphics
+    kinds = {one.kind for one in displays if opengl(one)}
+    served = any(one.kind in ("vnc", "spice") for one in displays)
+    if "egl-headless" in kinds and len({one.kind for one in displays}) > 1 and not served:
         raise qemu_error("graphics type 'egl-headless' is only supported with one of: 'vnc', 'spice' graphics types")
+    if {"egl-headless", "spice"} <= kinds:
+        raise qemu_error("multiple OpenGL displays are not supported by QEMU")
 
 
 GRAPHICS: Rules = (check_audio_of_vnc, check_listens)
@@ -178,7 +180,7 @@ def check_stream(x: Context, audio: Any) -> None:
             continue
         if stream.fixed_settings and stream.mixing_engine is False:
             raise conf_error("fixed audio settings requires mixing engine")
-        if not stream.fixed_settings and (stream.frequency or stream.channels or stream.format):
+        if not stream.fixed_settings and stream.has_settings:
             raise conf_error("audio settings specified without fixed settings flag")
 
 
