@@ -59,8 +59,8 @@ def fill_memory(domain: Domain) -> None:
     """Initial, current and maximum memory, and what the NUMA cells add up to."""
     cells = domain.cpu.numa.cells if domain.cpu is not None and domain.cpu.numa is not None else []
     plugged = sum(device.size or 0 for device in domain.memory_devices)
-    if cells:
-        total = sum(cell.memory or 0 for cell in cells)
+    total = sum(cell.memory or 0 for cell in cells)
+    if total:
         domain.memory = total + plugged
     elif not domain.memory:
         raise xml_error("Memory size must be specified via <memory> or in the <numa> configuration")
@@ -99,6 +99,8 @@ def fill_single_vcpus(domain: Domain) -> None:
     for vcpu in domain.vcpus:
         if vcpu.hotpluggable is None:
             vcpu.hotpluggable = not vcpu.enabled
+        if not vcpu.enabled and not vcpu.hotpluggable:
+            raise conf_error(f"vcpu '{vcpu.id}' is both offline and not hotpluggable")
     domain.vcpu_current = sum(bool(vcpu.enabled) for vcpu in domain.vcpus)
 
 
@@ -211,7 +213,7 @@ def fill_cpu(domain: Domain, emulator: Emulator, machine: Machine) -> None:
     if bare:
         cpu.mode, cpu.model, cpu.model_fallback = "custom", machine.default_cpu, "forbid"
         cpu.match = "exact"
-        cpu.check = cpu.check or "none"
+        cpu.check = "none"
     if cpu.mode == "custom":
         cpu.match = cpu.match or "exact"
         cpu.model_fallback = cpu.model_fallback or "allow"

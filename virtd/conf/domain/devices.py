@@ -3,7 +3,7 @@
 import re
 
 from virtd import constants as c
-from virtd.conf.domain.base import HEX64, Device, Driver, Info, VirtioOptions
+from virtd.conf.domain.base import Device, Driver, Info, VirtioOptions
 from virtd.conf.domain.chardev import CharSource, DbusSource
 from virtd.conf.domain.errors import conf_error, internal_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, sub, subs, texts
@@ -432,6 +432,10 @@ MEMORY_FIELDS = {
 }
 
 
+MIN_LABEL = 128
+"""The smallest label of an NVDIMM, KiB."""
+
+
 class MemoryDevice(Device):
     """Memory that is plugged in, beyond what the machine has by itself; sizes in KiB."""
 
@@ -440,8 +444,8 @@ class MemoryDevice(Device):
     discard = attr("@discard", YES_NO)
     uuid = attr("uuid", UUID)
     path = attr("source/path")
-    pmem = flag("source/pmem")
     alignsize = attr("source/alignsize", KIB)
+    pmem = flag("source/pmem")
     nodemask = attr("source/nodemask", BITMAP)
     pagesize = attr("source/pagesize", KIB)
     size = attr("target/size", KIB)
@@ -451,7 +455,6 @@ class MemoryDevice(Device):
     requested = attr("target/requested", KIB)
     current = attr("target/current", KIB, live=True)
     readonly = flag("target/readonly")
-    guest_address = attr("target/address/@base", HEX64)
 
     def loaded(self, el: Element, view: View) -> None:
         """What each model has; the rest is not said of it."""
@@ -463,6 +466,13 @@ class MemoryDevice(Device):
             raise xml_error("missing <target> element for <memory> device")
         if self.size is None:
             raise VirtError(c.VIR_ERR_XML_ERROR, "missing element or attribute './size'", domain=c.VIR_FROM_XML)
+        if self.model == "virtio-pmem":
+            self.access = self.access or "shared"
+        if self.model == "nvdimm" and self.label_size is not None:
+            if self.label_size < MIN_LABEL:
+                raise xml_error(f"nvdimm label must be at least {MIN_LABEL}KiB")
+            if self.label_size >= self.size:
+                raise xml_error("label size must be smaller than NVDIMM size")
         if self.model == "virtio-mem":
             self.requested = self.requested or 0
         else:

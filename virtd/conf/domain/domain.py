@@ -26,7 +26,7 @@ from virtd.conf.domain.devices import (
 )
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.display import Audio, Graphics, Input, Sound, Video
-from virtd.conf.domain.errors import xml_error
+from virtd.conf.domain.errors import internal_error, xml_error
 from virtd.conf.domain.features import Clock, Features
 from virtd.conf.domain.hostdev import Hostdev
 from virtd.conf.domain.interface import Interface
@@ -84,10 +84,20 @@ class S390Pv(LaunchSecurity, kind="s390-pv"):
     """IBM's protected guests."""
 
 
+def qemu_internal(text: str) -> VirtError:
+    """An error of the QEMU driver's own part of a definition."""
+    return internal_error(text, domain=c.VIR_FROM_QEMU)
+
+
 class QemuArg(Model):
     """An argument for QEMU's command line."""
 
-    value = attr("@value", required=True)
+    value = attr("@value")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It is said."""
+        if self.value is None:
+            raise qemu_internal("No qemu command-line argument specified")
 
 
 class QemuEnv(Model):
@@ -95,6 +105,18 @@ class QemuEnv(Model):
 
     name = attr("@name")
     value = attr("@value")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """Its name is one."""
+        name = self.name
+        if name is None:
+            raise qemu_internal("No qemu environment name specified")
+        if not name:
+            raise qemu_internal("Empty qemu environment name specified")
+        if not (name[0] == "_" or (name[0].isascii() and name[0].isalpha())):
+            raise qemu_internal("Invalid environment name, it must begin with a letter or underscore")
+        if not all(letter == "_" or (letter.isascii() and letter.isalnum()) for letter in name):
+            raise qemu_internal("Invalid environment name, it must contain only alphanumerics and underscore")
 
 
 class QemuCapability(Model):
@@ -137,7 +159,7 @@ class Domain(Model):
     title = attr("title")
     description = attr("description")
     metadata = raw("metadata")
-    max_memory_slots = attr("maxMemory/@slots", UINT)
+    max_memory_slots = attr("maxMemory/@slots", UINT, bad=(c.VIR_ERR_XML_ERROR, "Failed to parse memory slot count"))
     max_memory = attr("maxMemory", KIB)
     dump_core = attr("memory/@dumpCore", ON_OFF)
     memory = attr("memory", KIB)
@@ -220,6 +242,8 @@ class Domain(Model):
 
     def loaded(self, el: Element, view: View) -> None:
         """An empty <genid> asks for one to be made."""
+        if len(el.findall("genid")) > 1:
+            raise xml_error("element 'genid' can only appear once")
         if self.genid is None and el.find("genid") is not None:
             self.genid = str(uuid4())
         if self.vcpu is None and el.find("vcpu") is not None:

@@ -58,6 +58,8 @@ def check_seclabels(domain: Domain) -> None:
         if label.model is not None and label.model in seen:
             raise detail_error(f"seclabel for model {label.model} is already provided")
         seen.add(label.model)
+    if [label.model for label in domain.seclabels].count(None) > 1:
+        raise detail_error("seclabel for model (null) is already provided")
     if None in seen and len(domain.seclabels) > 1:
         raise xml_error("missing security model when using multiple labels")
 
@@ -83,16 +85,7 @@ def check_numa(domain: Domain) -> None:
     numa = domain.cpu.numa if domain.cpu is not None else None
     if numa is None:
         return
-    if [cell.id for cell in numa.cells] != list(range(len(numa.cells))):
-        raise xml_error(
-            "Exactly one 'cell' element per guest NUMA cell allowed, non-contiguous ranges or ranges not starting "
-            "from 0 are not allowed"
-        )
     cpus = [number for cell in numa.cells for number in cell.cpus or ()]
-    if len(cpus) > (domain.vcpu or 1):
-        raise internal_error("Number of CPUs in <numa> exceeds the <vcpu> count")
-    if any(number >= (domain.vcpu or 1) for number in cpus):
-        raise internal_error("CPU IDs in <numa> exceed the <vcpu> count")
     if len(set(cpus)) != len(cpus):
         first, second = next(
             (a.id, b.id)
@@ -101,6 +94,10 @@ def check_numa(domain: Domain) -> None:
             if (a.id or 0) < (b.id or 0) and (a.cpus or set()) & (b.cpus or set())
         )
         raise conf_error(f"NUMA cells {second} and {first} have overlapping vCPU ids")
+    if len(cpus) > (domain.vcpu or 1):
+        raise internal_error("Number of CPUs in <numa> exceeds the <vcpu> count")
+    if any(number >= (domain.vcpu or 1) for number in cpus):
+        raise internal_error("CPU IDs in <numa> exceed the <vcpu> count")
 
 
 def check_perf(domain: Domain) -> None:
@@ -214,6 +211,24 @@ def check_hostdevs(domain: Domain) -> None:
             raise xml_error(f"Unsupported address type '{kind}' with mediated device model '{one.model}'")
 
 
+def check_timers(domain: Domain) -> None:
+    """What each of the machine's clocks can be told."""
+    for timer in domain.clock.timers:
+        name, text = timer.name, None
+        if name in ("kvmclock", "hypervclock") and timer.tickpolicy is not None:
+            text = "tickpolicy"
+        elif timer.catchup is not None and timer.tickpolicy != "catchup" and timer.catchup.given:
+            raise xml_error("setting of timer catchup policies is only supported with tickpolicy='catchup'")
+        elif name != "tsc" and timer.frequency:
+            text = "frequency"
+        elif name != "tsc" and timer.mode is not None:
+            text = "mode"
+        elif name not in ("platform", "rtc") and timer.track is not None:
+            text = "track"
+        if text is not None:
+            raise conf_error(f"timer {name} doesn't support setting of timer {text}")
+
+
 def check_keywrap(domain: Domain) -> None:
     """Each kind of keys is wrapped or not."""
     domain.keywraps.sort(key=lambda one: one.name or "")
@@ -243,6 +258,7 @@ CHECKS: tuple[Callable[[Domain], None], ...] = (
     check_vcpus,
     check_perf,
     check_keywrap,
+    check_timers,
     check_controllers,
     check_hostdevs,
     check_usb_masters,

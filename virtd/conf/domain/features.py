@@ -5,7 +5,7 @@ import re
 from virtd import constants as c
 from virtd.conf.domain.errors import conf_error, internal_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs
-from virtd.conf.xml.types import KIB, LONG, ON_OFF, UINT, UINT0, ULONG, YES_NO, Choice, PrettySize
+from virtd.conf.xml.types import KIB, ON_OFF, UINT, UINT0, ULONG, YES_NO, Choice, Integer, PrettySize
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
@@ -221,6 +221,11 @@ class Catchup(Model):
     slew = attr("@slew", ULONG, omit=0)
     limit = attr("@limit", ULONG, omit=0)
 
+    @property
+    def given(self) -> bool:
+        """Whether anything is said."""
+        return bool(self.threshold or self.slew or self.limit)
+
 
 class Timer(Model):
     """One of the machine's clocks."""
@@ -237,6 +242,19 @@ class Timer(Model):
 LONG_ADJUSTMENT = re.compile(r"\s*[+-]?[0-9]{1,18}", re.ASCII)
 
 
+class Start(Integer):
+    """Seconds since the epoch; what is no such number counts as absent."""
+
+    def parse(self, text: str) -> int:
+        try:
+            return super().parse(text)
+        except ValueError:
+            return -1
+
+
+START = Start(0, (1 << 64) - 1)
+
+
 class Clock(Model):
     """What time the guest's real time clock shows at start, and its timers."""
 
@@ -249,7 +267,7 @@ class Clock(Model):
     adjustment = attr("@adjustment")
     basis = attr("@basis", Choice("utc localtime"), bad=(UNSUPPORTED, "unknown clock basis '%s'"))
     timezone = attr("@timezone")
-    start = attr("@start", LONG)
+    start = attr("@start", START)
     timers = subs("timer", Timer)
 
     def loaded(self, el: Element, view: View) -> None:
@@ -273,7 +291,7 @@ class Clock(Model):
             raise internal_error("missing 'timezone' attribute for clock with offset='timezone'")
         if self.offset != "absolute":
             self.start = None
-        elif self.start is None:
+        elif self.start is None or self.start < 0:
             raise internal_error("missing 'start' attribute for clock with offset='absolute'")
 
 

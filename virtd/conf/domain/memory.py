@@ -19,6 +19,11 @@ class HugePage(Model):
     size = attr("@size", KIB, required=True)
     nodeset = attr("@nodeset", NODESET)
 
+    def loaded(self, el: Element, view: View) -> None:
+        """Pages have a size."""
+        if not self.size:
+            raise detail_error("hugepage size can't be zero")
+
 
 class HugePages(Model):
     """That huge pages are used; the default size if no page is named."""
@@ -62,13 +67,11 @@ class BlkioDevice(Model):
     """Limits for one block device."""
 
     path = attr("path")
-    weight = attr("weight", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "could not parse weight %s"))
-    read_iops = attr("read_iops_sec", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "could not parse read iops sec %s"))
-    write_iops = attr("write_iops_sec", UINT, omit=0, bad=(c.VIR_ERR_XML_ERROR, "could not parse write iops sec %s"))
-    read_bytes = attr("read_bytes_sec", ULONG, omit=0, bad=(c.VIR_ERR_XML_ERROR, "could not parse read bytes sec %s"))
-    write_bytes = attr(
-        "write_bytes_sec", ULONG, omit=0, bad=(c.VIR_ERR_XML_ERROR, "could not parse write bytes sec %s")
-    )
+    weight = attr("weight", UINT, omit=0, bad=(UNSUPPORTED, "could not parse weight %s"))
+    read_iops = attr("read_iops_sec", UINT, omit=0, bad=(UNSUPPORTED, "could not parse read iops sec %s"))
+    write_iops = attr("write_iops_sec", UINT, omit=0, bad=(UNSUPPORTED, "could not parse write iops sec %s"))
+    read_bytes = attr("read_bytes_sec", ULONG, omit=0, bad=(UNSUPPORTED, "could not parse read bytes sec %s"))
+    write_bytes = attr("write_bytes_sec", ULONG, omit=0, bad=(UNSUPPORTED, "could not parse write bytes sec %s"))
 
 
 class Lenient(Type[int]):
@@ -134,7 +137,7 @@ class EmulatorPin(Model):
 class IothreadPin(Model):
     """On which host CPUs an I/O thread may run."""
 
-    iothread = attr("@iothread", UINT, required=True)
+    iothread = attr("@iothread", POSITIVE, required=True)
     cpuset = attr("@cpuset", CPUSET)
 
 
@@ -344,6 +347,12 @@ class CpuTune(Model):
                 raise xml_error("Overlapping vcpus in resctrls")
         if len(el.findall("emulatorpin")) > 1:
             raise xml_error("only one emulatorpin is supported")
+        if len(el.findall("emulatorsched")) > 1:
+            raise xml_error("only one emulatorsched is supported")
+        pinned = [pin.iothread for pin in self.iothreadpins]
+        for number in pinned:
+            if pinned.count(number) > 1:
+                raise internal_error(f"duplicate iothreadpin for same iothread '{number}'")
         pins: list[tuple[str, frozenset[int] | None]] = [("vcpupin", pin.cpuset) for pin in self.vcpupins]
         pins += [("iothreadpin", pin.cpuset) for pin in self.iothreadpins]
         pins += [("emulatorpin", pin.cpuset) for pin in (self.emulatorpin,) if pin is not None]
@@ -370,15 +379,21 @@ class NumaMemory(Model):
 
     mode = attr("@mode", MEMORY_MODES, bad=BAD_MODE)
     nodeset = attr("@nodeset", NODESET)
-    placement = attr("@placement", Choice("static auto"))
+    placement = attr(
+        "@placement", Choice("static auto"), bad=(UNSUPPORTED, "Unsupported NUMA memory placement mode '%s'")
+    )
 
 
 class NumaNode(Model):
     """The same for one cell of the guest."""
 
-    cellid = attr("@cellid", UINT)
+    cellid = attr("@cellid", UINT, required=True)
     mode = attr("@mode", MEMORY_MODES, default="strict", bad=BAD_MODE)
-    nodeset = attr("@nodeset", NODESET)
+    nodeset = attr(
+        "@nodeset",
+        NODESET,
+        required=(c.VIR_ERR_XML_ERROR, "Missing required nodeset attribute in memnode element"),
+    )
 
 
 class NumaTune(Model):

@@ -2,9 +2,9 @@
 
 from virtd import constants as c
 from virtd.conf.domain.disk import SourceBase
-from virtd.conf.domain.errors import conf_error, detail_error
+from virtd.conf.domain.errors import detail_error, xml_error
 from virtd.conf.xml.model import Element, Model, View, attr, sub, subs
-from virtd.conf.xml.types import INT, UINT, YES_NO, Choice, Integer
+from virtd.conf.xml.types import INT, UINT, YES_NO, Choice
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
@@ -38,7 +38,7 @@ class Nvram(Model):
     """Where the firmware keeps its variables, and what they are at first."""
 
     template = attr("@template")
-    type = attr("@type", Choice("file block network"))
+    type = attr("@type", Choice("file block dir network volume nvme vhostuser"))
     source = sub("source", SourceBase, by="type")
     path = attr(".")
 
@@ -66,27 +66,6 @@ class BootDevice(Model):
     dev = attr("@dev", BOOT_DEVICES, required=True)
 
 
-def check_firmware(os: "Os") -> None:
-    """Refuse what contradicts itself in the choice of a firmware.
-
-    Raises:
-        VirtError: VIR_ERR_XML_DETAIL.
-    """
-    text = None
-    loader = os.loader
-    if os.firmware is not None:
-        given = (name for name in ("readonly", "type") if loader is not None and getattr(loader, name) is not None)
-        first = next(given, None)
-        if first is not None:
-            text = f"loader attribute '{first}' cannot be specified when firmware autoselection is enabled"
-        elif os.nvram is not None and os.nvram.template is not None:
-            text = "nvram attribute 'template' cannot be specified when firmware autoselection is enabled"
-    elif (loader is None or loader.path is None) and (loader is not None or os.nvram is not None):
-        text = "no loader path specified and firmware auto selection disabled"
-    if text is not None:
-        raise detail_error(text)
-
-
 class Os(Model):
     """What is booted, and how."""
 
@@ -104,23 +83,39 @@ class Os(Model):
     acpi_table = sub("acpi/table", AcpiTable)
     boot = subs("boot", BootDevice)
     bootmenu = attr("bootmenu/@enable", YES_NO)
-    bootmenu_timeout = attr(
-        "bootmenu/@timeout",
-        Integer(0, 65535),
-        bad=(UNSUPPORTED, "invalid value for boot menu timeout, must be in range [0,65535]"),
+    bootmenu_timeout = attr("bootmenu/@timeout", UINT)
+    smbios = attr(
+        "smbios/@mode", Choice("none emulate host sysinfo"), omit="none", bad=(UNSUPPORTED, "unknown smbios mode '%s'")
     )
-    smbios = attr("smbios/@mode", Choice("none emulate host sysinfo"), bad=(UNSUPPORTED, "unknown smbios mode '%s'"))
     bios_serial = attr("bios/@useserial", YES_NO)
     reboot_timeout = attr("bios/@rebootTimeout", INT)
 
     def loaded(self, el: Element, view: View) -> None:
-        """Without a menu there is nothing to wait for. Who lets the firmware be chosen does not choose it."""
-        check_firmware(self)
+        """Without a menu there is nothing to wait for. There are as many boot devices as kinds of them."""
+        self.machine = self.machine or None
+        del self.boot[len(BOOT_DEVICES.names) :]
+        if len(el.findall("acpi/table")) > 1:
+            raise xml_error("Only one acpi table is supported")
+        self.complete_features()
         if not self.bootmenu:
             self.bootmenu_timeout = None
-        if self.reboot_timeout is not None and not -1 <= self.reboot_timeout <= 65535:
-            text = "invalid value for rebootTimeout, must be in range [-1,65535]"
-            raise conf_error(text)
+
+    def complete_features(self) -> None:
+        """Keys are enrolled for secure boot, so whoever wants them wants it.
+
+        Raises:
+            VirtError: VIR_ERR_XML_DETAIL.
+        """
+        by_name = {feature.name: feature for feature in self.firmware_features}
+        keys, secure = by_name.get("enrolled-keys"), by_name.get("secure-boot")
+        if keys is not None and keys.enabled:
+            if secure is None:
+                self.firmware_features.append(FirmwareFeature(name="secure-boot", enabled=True))
+            elif not secure.enabled:
+                raise detail_error(
+                    "firmware feature 'enrolled-keys' cannot be enabled when firmware feature 'secure-boot' is disabled"
+                )
+        self.firmware_features.sort(key=lambda feature: feature.name or "")
 
 
 class Entry(Model):

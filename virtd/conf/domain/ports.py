@@ -188,7 +188,7 @@ def assign_memory_slots(domain: Domain) -> None:
     modules = [one for one in domain.memory_devices if one.model in ("dimm", "nvdimm")]
     used = {one.info.address.slot for one in modules if isinstance(one.info.address, DimmAddress)}
     for one in modules:
-        if one.info.address is None:
+        if not isinstance(one.info.address, DimmAddress):
             slot = next(n for n in range(len(used) + 1) if n not in used)
             used.add(slot)
             one.info.address = DimmAddress(slot=slot)

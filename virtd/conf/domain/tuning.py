@@ -16,6 +16,7 @@ def finish(domain: Domain) -> None:
     Raises:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED for what contradicts itself.
     """
+    sort_idmap(domain)
     fill_iothreads(domain)
     fill_vcpupins(domain)
     fill_placement(domain)
@@ -36,6 +37,12 @@ def finish(domain: Domain) -> None:
         ]
     domain.perf.sort(key=lambda event: PERF_EVENTS.names.index(event.name or ""))
     fill_seclabels(domain)
+
+
+def sort_idmap(domain: Domain) -> None:
+    """Ranges of ids stand in order."""
+    for ranges in (domain.uidmap, domain.gidmap):
+        ranges.sort(key=lambda one: one.start or 0)
 
 
 def fill_iothreads(domain: Domain) -> None:
@@ -105,6 +112,8 @@ def fill_placement(domain: Domain) -> None:
             domain.numatune = tune = tune or NumaTune()
             tune.memory = NumaMemory(mode="strict", placement="auto")
     if tune is not None and tune.nodes:
+        if (domain.vcpu_placement == "auto" and memory is None) or by_numad:
+            raise conf_error("Per-node binding is not compatible with automatic NUMA placement.")
         if domain.cpu is None or domain.cpu.numa is None:
             raise xml_error("Element 'memnode' is invalid without any guest NUMA cells")
         cells = {cell.id for cell in domain.cpu.numa.cells}
@@ -115,8 +124,10 @@ def fill_placement(domain: Domain) -> None:
             if node.cellid in seen:
                 raise xml_error(f"Multiple memnode elements with cellid {node.cellid}")
             seen.add(node.cellid)
-        if domain.vcpu_placement == "auto" or by_numad:
-            raise conf_error("Per-node binding is not compatible with automatic NUMA placement.")
+        if memory is not None and memory.mode == "restrictive" and any(n.mode != memory.mode for n in tune.nodes):
+            raise xml_error(
+                "'restrictive' mode is required in memnode element when mode is 'restrictive' in memory element"
+            )
         tune.nodes.sort(key=lambda node: node.cellid or 0)
 
 

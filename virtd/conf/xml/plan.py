@@ -140,6 +140,9 @@ class Node:
                 if tag in self.refused:
                     raise unsupported(local_name(child))
             elif isinstance(item, Node):
+                if tag in seen and (item.by_attribute or item.text is not None):
+                    continue
+                seen.add(tag)
                 item.read(child, obj, view)
             elif item.live and not view.live:
                 continue

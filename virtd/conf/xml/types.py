@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|[0-9]+)", re.ASCII)
 _HEX = re.compile(r"[ \t\n\v\f\r]*([+-]?)((?:0[xX])?[0-9a-fA-F]+)", re.ASCII)
-_SIZE = re.compile(r"[ \t\n\v\f\r]*([+-]?)([0-9]+)[ \t\n\v\f\r]*([A-Za-z]*)", re.ASCII)
+_SIZE = re.compile(r"[ \t\n\v\f\r]*([+-]?)([0-9]+)", re.ASCII)
 _RANGE = re.compile(r"\s*(\^?)\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9}))?\s*", re.ASCII)
 _MAC = re.compile(r"([0-9a-fA-F]{1,2}:){5}[0-9a-fA-F]{1,2}", re.ASCII)
 
@@ -149,7 +149,7 @@ class Size(Type[int]):
 
     def parse_with_unit(self, text: str, unit: str | None) -> int:
         match = _SIZE.fullmatch(text)
-        if match is None or match.group(1) == "-" or match.group(3):
+        if match is None or match.group(1) == "-":
             raise ValueError
         value = int(match.group(2))
         total = value * unit_scale(unit or self._default)

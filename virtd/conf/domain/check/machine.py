@@ -134,7 +134,7 @@ def check_boot(x: Context) -> None:
             raise qemu_error("Secure boot is supported with q35 machine types only")
         if domain.os.arch != "x86_64":
             raise qemu_error("Secure boot is supported for x86_64 architecture only")
-        if not (domain.features is not None and domain.features.smm):
+        if domain.os.firmware is None and not (domain.features is not None and domain.features.smm):
             raise qemu_error("Secure boot requires SMM feature enabled")
     source = nvram.source if nvram is not None else None
     if source is not None and nvram is not None:
@@ -171,6 +171,8 @@ def check_vcpus(x: Context) -> None:
     enabled = [vcpu for vcpu in domain.vcpus if vcpu.enabled]
     if any(vcpu.id == 0 and vcpu.enabled is False for vcpu in domain.vcpus) or domain.vcpu_current == 0:
         raise qemu_error("vcpu 0 can't be offline")
+    if any(vcpu.id == 0 and vcpu.hotpluggable for vcpu in domain.vcpus):
+        raise qemu_error("vcpu0 can't be hotpluggable")
     orders = [vcpu.order for vcpu in enabled if vcpu.order is not None]
     if orders and len(orders) == len(enabled) and domain.vcpus[0].order != 1:
         raise qemu_error("vcpu0 must be enabled first")

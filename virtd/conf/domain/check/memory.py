@@ -1,5 +1,6 @@
 """Memory devices: what each kind needs, and the NUMA cells they are on."""
 
+from virtd.conf.domain.base import DimmAddress
 from virtd.conf.domain.check.rules import DETAIL, XML, Context, Rule, Rules
 from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.errors import detail_error, qemu_error
@@ -24,22 +25,15 @@ def check_node(x: Context, one: MemoryDevice) -> None:
 COMMON: Rules = (
     check_node,
     Rule(lambda x, d: d.model == "nvdimm" and d.path is None, "path is required for model 'nvdimm'", DETAIL),
-    Rule(lambda x, d: d.model == "nvdimm" and d.discard, "discard is not supported for nvdimms", DETAIL),
+    Rule(lambda x, d: d.model == "nvdimm" and d.discard, "discard is not supported for nvdimms"),
     Rule(lambda x, d: d.model == "nvdimm" and d.uuid is not None, "UUID is not supported for NVDIMM device"),
     Rule(lambda x, d: d.model == "virtio-pmem" and d.path is None, "path is required for model '{d.model}'", XML),
     Rule(lambda x, d: d.model == "virtio-pmem" and d.discard, "discard is not supported for model '{d.model}'", DETAIL),
-    Rule(
-        lambda x, d: d.model == "virtio-pmem" and d.access != "shared",
-        "shared access mode required for virtio-pmem device",
-        DETAIL,
-    ),
-    Rule(
-        lambda x, d: d.model == "virtio-pmem" and d.node is not None, "virtio-pmem does not support NUMA nodes", DETAIL
-    ),
+    Rule(lambda x, d: d.model == "virtio-pmem" and d.node is not None, "virtio-pmem does not support NUMA nodes"),
     Rule(
         lambda x, d: d.model == "virtio-mem" and (d.requested or 0) > (d.size or 0),
         "requested size must be smaller than or equal to @size ({d.size}KiB)",
-        XML,
+        DETAIL,
     ),
     Rule(
         lambda x, d: d.model == "virtio-mem" and (not d.block or d.block & (d.block - 1)),
@@ -49,12 +43,12 @@ COMMON: Rules = (
     Rule(
         lambda x, d: d.model == "virtio-mem" and d.block < MIN_BLOCK,
         f"block size too small, must be at least {MIN_BLOCK}KiB",
-        XML,
+        DETAIL,
     ),
     Rule(
         lambda x, d: d.model == "virtio-mem" and (d.requested or 0) % d.block,
         "requested size must be an integer multiple of block size",
-        XML,
+        DETAIL,
     ),
 )
 
@@ -72,7 +66,15 @@ def check_hotplug(x: Context) -> None:
         return
     if not x.cells:
         raise qemu_error("At least one numa node has to be configured when enabling memory hotplug")
+    used: set[int] = set()
     for one in domain.memory_devices:
+        address = one.info.address
+        if isinstance(address, DimmAddress) and one.model in ("dimm", "nvdimm"):
+            if address.slot >= (domain.max_memory_slots or 0):
+                raise qemu_error(f"memory device slot '{address.slot}' exceeds slots count '{domain.max_memory_slots}'")
+            if address.slot in used:
+                raise qemu_error(f"memory device slot '{address.slot}' is already being used by another memory device")
+            used.add(address.slot)
         if one.node is None and one.model in ("dimm", "nvdimm", "virtio-mem"):
             raise qemu_error("target NUMA node needs to be specified for memory device")
 

@@ -91,6 +91,34 @@ def shares(one: HugePage, other: HugePage) -> bool:
     return bool(one.nodeset and other.nodeset and one.nodeset & other.nodeset)
 
 
+def check_firmware(x: Context) -> None:
+    """Who lets the firmware be chosen does not choose it; who chooses it says where it is."""
+    os = x.domain.os
+    loader, nvram = os.loader, os.nvram
+    text = None
+    if os.firmware is not None:
+        given = [name for name in ("readonly", "type") if loader is not None and getattr(loader, name) is not None]
+        if given:
+            text = f"loader attribute '{given[0]}' cannot be specified when firmware autoselection is enabled"
+        elif loader is not None and loader.path is not None:
+            text = "loader path cannot be specified when firmware autoselection is enabled"
+        elif nvram is not None and nvram.template is not None:
+            text = "nvram attribute 'template' cannot be specified when firmware autoselection is enabled"
+        elif loader is not None and loader.secure is False:
+            text = "loader attribute 'secure' cannot be specified when firmware autoselection is enabled"
+        elif os.firmware == "bios" and nvram is not None and (nvram.path is not None or nvram.source is not None):
+            text = "firmware type 'bios' does not support nvram"
+    elif os.firmware_features:
+        text = "cannot use feature-based firmware autoselection when firmware autoselection is disabled"
+    elif (loader is None or loader.path is None) and (loader is not None or nvram is not None):
+        text = "no loader path specified and firmware auto selection disabled"
+    elif loader is not None and loader.stateless and nvram is not None:
+        what = "NVRAM template" if nvram.template is not None else "NVRAM"
+        text = f"{what} is not permitted when loader is stateless"
+    if text is not None:
+        raise detail_error(text)
+
+
 def check_cputune(x: Context) -> None:
     """The kernel's bounds."""
     tune = x.domain.cputune
@@ -102,6 +130,9 @@ def check_cputune(x: Context) -> None:
 
 def check_boot(x: Context) -> None:
     """How long is waited."""
+    menu = x.domain.os.bootmenu_timeout
+    if menu is not None and menu > 65535:
+        raise conf_error("invalid value for boot menu timeout, must be in range [0,65535]")
     timeout = x.domain.os.reboot_timeout
     if timeout is not None and not -1 <= timeout <= 65535:
         raise conf_error("invalid value for rebootTimeout, must be in range [-1,65535]")
@@ -165,6 +196,7 @@ CHECKS = (
     check_hostdevs,
     check_aliases,
     check_hugepages,
+    check_firmware,
     check_cputune,
     check_boot,
     check_blkio,

@@ -114,7 +114,6 @@ def add_device(line: Line, device: MemoryDevice) -> None:
             "unarmed": True if device.readonly else None,
             "memdev": f"mem{name}",
             "id": name,
-            "memaddr": device.guest_address,
             **_slot(line, device.info),
         },
     )
