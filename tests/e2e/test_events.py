@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -256,3 +257,29 @@ def test_virsh_event_shows_them(virtd: Instance, events: Events, defined: Callab
         "Stopped Destroyed",
         "Undefined Removed",
     ]
+
+
+def test_virsh_shows_qemus_own_events(virtd: Instance, running: Callable[..., Guest]) -> None:
+    running("web1")
+    command = ["virsh", "-c", virtd.uri, "qemu-monitor-event", "web1", "--event", "stop", "--no-case", "--loop"]
+    with Console(command, env=virtd.environment) as shown:
+        while not appears(shown, b"event STOP"):
+            virtd.virsh("suspend", "web1")
+            virtd.virsh("resume", "web1")
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.until_end() == 0
+    lines = [line for line in shown.output.decode().split("\r\n") if line.startswith("event STOP")]
+    wanted = re.compile(r"event STOP at \d+\.\d{6} for domain 'web1': <null>")
+    assert [line for line in lines if wanted.fullmatch(line) is None] == []
+
+
+def test_virsh_shows_that_a_disk_was_written_beyond_a_mark(virtd: Instance, running: Callable[..., Guest]) -> None:
+    guest = running("web1")
+    write = 'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write 4096 512"'
+    with Console(["virsh", "-c", virtd.uri, "event", "--event", "block-threshold", "--loop"], env=virtd.environment) as shown:
+        while not appears(shown, b"event 'block-threshold'"):
+            virtd.virsh("domblkthreshold", "web1", "vda", "4096")
+            virtd.virsh("qemu-monitor-command", "web1", "--hmp", write)
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.until_end() == 0
+    assert f"dev: vda({guest.disk}) 4096 512".encode() in shown.output
