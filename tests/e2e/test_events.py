@@ -276,7 +276,8 @@ def test_virsh_shows_qemus_own_events(virtd: Instance, running: Callable[..., Gu
 def test_virsh_shows_that_a_disk_was_written_beyond_a_mark(virtd: Instance, running: Callable[..., Guest]) -> None:
     guest = running("web1")
     write = 'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write 4096 512"'
-    with Console(["virsh", "-c", virtd.uri, "event", "--event", "block-threshold", "--loop"], env=virtd.environment) as shown:
+    command = ["virsh", "-c", virtd.uri, "event", "--event", "block-threshold", "--loop"]
+    with Console(command, env=virtd.environment) as shown:
         while not appears(shown, b"event 'block-threshold'"):
             virtd.virsh("domblkthreshold", "web1", "vda", "4096")
             virtd.virsh("qemu-monitor-command", "web1", "--hmp", write)

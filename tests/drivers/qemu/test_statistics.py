@@ -11,8 +11,10 @@ import pytest
 from tests.drivers.qemu.instance import Instance
 from virtd import constants as c
 from virtd import deadlines
+from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.monitor import ask
-from virtd.drivers.qemu.stats import facts
+from virtd.drivers.qemu.stats import facts, groups
+from virtd.drivers.qemu.stats.known import Known
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain, DomainStatsRecord
 from virtd.state import locks
@@ -223,3 +225,56 @@ def test_what_is_asked_for_only_when_there_is_something_to_ask(instance: Instanc
     assert found["dirtyrate.calc_period"] == 1
     assert found["balloon.current"] == 16 * 1024  # the guest does not take part
     assert "balloon.last-update" in found
+
+
+def test_counters_of_kvm() -> None:
+    """As QEMU 7.2 tells of them, which no test can have run under KVM."""
+    schemas = [
+        {"provider": "kvm", "target": "vm", "stats": [{"name": "mmu_flooded", "type": "cumulative"}]},
+        {
+            "provider": "kvm",
+            "target": "vcpu",
+            "stats": [
+                {"name": "exits", "type": "cumulative"},
+                {"name": "guest_mode", "type": "instant"},
+                {"name": "halt_wait_hist", "type": "log2-histogram"},
+            ],
+        },
+    ]
+    paths = ["/machine/unattached/device[0]", "/machine/unattached/device[1]"]
+
+    def told(exits: int) -> list[dict[str, object]]:
+        return [
+            {"name": "exits", "value": exits},
+            {"name": "guest_mode", "value": False},
+            {"name": "halt_wait_hist", "value": [1, 2]},
+            {"name": "of another QEMU", "value": 1},
+        ]
+
+    known = Known(
+        (1, 1),
+        None,
+        facts.Facts(0, 0, 2, 2, 0, None, 0, [], [], kvm=True, counted=False),
+        None,
+        {
+            "query-stats-schemas": schemas,
+            "query-stats vm": [{"provider": "kvm", "stats": [{"name": "mmu_flooded", "value": 3}]}],
+            # In no order that could be relied on.
+            "query-stats vcpu": [
+                {"provider": "kvm", "qom-path": paths[1], "stats": told(20)},
+                {"provider": "kvm", "qom-path": paths[0], "stats": told(10)},
+            ],
+            "query-cpus-fast": [{"cpu-index": number, "qom-path": path} for number, path in enumerate(paths)],
+        },
+        backing=False,
+    )
+    assert [(one.field, one.value.value) for one in groups._vm(known)] == [("vm.mmu_flooded.sum", 3)]
+    found = [(one.field, one.value.value) for number in (0, 1) for one in groups._vcpu_counters(known, number)]
+    assert found == [
+        ("vcpu.0.exits.sum", 10),
+        ("vcpu.0.guest_mode.cur", 0),
+        ("vcpu.1.exits.sum", 20),
+        ("vcpu.1.guest_mode.cur", 0),
+    ]
+    kvm = {ask.key(command) for command in groups.commands(known.facts, Guest("", "", ""), groups.ALL)}
+    assert {"query-stats vm", "query-stats vcpu", "query-stats-schemas", "query-cpus-fast"} <= kvm

@@ -37,6 +37,13 @@ class Question(NamedTuple):
     commands: Sequence[Command]
 
 
+def key(command: Command) -> str:
+    """What an answer is kept under: the command's name, with what it is asked about if there are several."""
+    name, arguments = command
+    target = (arguments or {}).get("target")
+    return name if target is None else f"{name} {target}"
+
+
 Answers = list[object]
 """A result for each command; a QMPError in the place of one that QEMU refused."""
 
@@ -88,8 +95,8 @@ def remember(guest: Guest, commands: Sequence[Command], answers: Answers) -> Non
     except OSError:
         pass
     kept = {
-        name: answer
-        for (name, _), answer in zip(commands, answers, strict=True)
+        key(command): answer
+        for command, answer in zip(commands, answers, strict=True)
         if not isinstance(answer, qmp.QMPError)
     }
     # Two may write at the same time: the lock says who does, and the other need not.
@@ -109,7 +116,7 @@ def recall(guest: Guest, commands: Sequence[Command]) -> list[object | None]:
         kept = json.loads(files.read(_kept_path(guest)) or b"{}")
     except ValueError:
         kept = {}
-    return [kept.get(name) if isinstance(kept, dict) else None for name, _ in commands]
+    return [kept.get(key(command)) if isinstance(kept, dict) else None for command in commands]
 
 
 def _lock_path(guest: Guest) -> str:

@@ -12,6 +12,7 @@ from virtd.conf.domain.os import PERF_EVENTS
 from virtd.drivers import typed
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.monitor import ask
 from virtd.drivers.qemu.monitor.client import Command
 from virtd.drivers.qemu.stats import blocks as statblocks
 from virtd.drivers.qemu.stats import netstats, usage
@@ -106,6 +107,7 @@ def _vcpu(known: Known) -> list[TypedParam]:
             typed.unsigned_long(f"vcpu.{number}.time", used.time),
             typed.unsigned_long(f"vcpu.{number}.wait", used.wait),
             typed.unsigned_long(f"vcpu.{number}.delay", used.delay),
+            *_vcpu_counters(known, number),
         ]
     return params
 
@@ -188,8 +190,48 @@ def _dirty_rate(known: Known) -> list[TypedParam]:
 
 
 def _vm(known: Known) -> list[TypedParam]:
-    """Counters of KVM itself; under emulation there are none, and of KVM they are not read yet."""
+    return [param for one in known.list("query-stats vm") for param in _kvm(known, "vm", one, "vm")]
+
+
+# What kind of number a counter of KVM is, as libvirt's names end.
+_KVM_ENDINGS = {"cumulative": "sum", "instant": "cur", "peak": "max"}
+
+
+def _kvm(known: Known, target: str, told: shape.Table, prefix: str) -> list[TypedParam]:
+    """Counters of KVM; histograms are left out."""
+    endings = {
+        shape.text(one, "name"): _KVM_ENDINGS.get(shape.text(one, "type"))
+        for schema in known.list("query-stats-schemas")
+        if schema.get("target") == target
+        for one in shape.tables(schema, "stats")
+    }
+    params = []
+    for one in shape.tables(told, "stats", []):
+        name, value = shape.text(one, "name"), one.get("value")
+        ending = endings.get(name)
+        if ending is None:
+            continue
+        if isinstance(value, bool):
+            params.append(typed.boolean(f"{prefix}.{name}.{ending}", value))
+        elif isinstance(value, int):
+            params.append(typed.unsigned_long(f"{prefix}.{name}.{ending}", value))
+    return params
+
+
+def _vcpu_counters(known: Known, number: int) -> list[TypedParam]:
+    """KVM's counters of one virtual CPU, which QEMU tells of by its own name for that."""
+    names = {shape.number(one, "cpu-index"): one.get("qom-path") for one in known.list("query-cpus-fast")}
+    for one in known.list("query-stats vcpu"):
+        if one.get("qom-path") is not None and one.get("qom-path") == names.get(number):
+            return _kvm(known, "vcpu", one, f"vcpu.{number}")
     return []
+
+
+def _kvm_commands(target: str, *more: Command) -> Callable[[Facts, Guest], list[Command]]:
+    """What a guest that KVM runs is asked (since QEMU 7.1)."""
+    about = {"target": target, "providers": [{"provider": "kvm"}]}
+    wanted: list[Command] = [("query-stats", about), ("query-stats-schemas", {"provider": "kvm"}), *more]
+    return lambda facts, guest: wanted if facts.kvm else []
 
 
 def _balloon_commands(facts: Facts, guest: Guest) -> list[Command]:
@@ -223,18 +265,19 @@ GROUPS: dict[int, Group] = {
     c.VIR_DOMAIN_STATS_STATE: Group(_state),
     c.VIR_DOMAIN_STATS_CPU_TOTAL: Group(_cpu),
     c.VIR_DOMAIN_STATS_BALLOON: Group(_balloon, _balloon_commands),
-    c.VIR_DOMAIN_STATS_VCPU: Group(_vcpu),
+    c.VIR_DOMAIN_STATS_VCPU: Group(_vcpu, _kvm_commands("vcpu", ("query-cpus-fast", None))),
     c.VIR_DOMAIN_STATS_INTERFACE: Group(_interface),
     c.VIR_DOMAIN_STATS_BLOCK: Group(statblocks.make, lambda facts, guest: statblocks.commands(facts)),
     c.VIR_DOMAIN_STATS_PERF: Group(_perf),
     c.VIR_DOMAIN_STATS_IOTHREAD: Group(_iothread, _iothread_commands),
     c.VIR_DOMAIN_STATS_MEMORY: Group(_memory),
     c.VIR_DOMAIN_STATS_DIRTYRATE: Group(_dirty_rate, _dirty_rate_commands),
-    c.VIR_DOMAIN_STATS_VM: Group(_vm),
+    c.VIR_DOMAIN_STATS_VM: Group(_vm, _kvm_commands("vm")),
 }
 ALL = sum(GROUPS)
 
 
 def commands(facts: Facts, guest: Guest, stats: int) -> list[Command]:
     """What QEMU has to be asked for some groups (VIR_DOMAIN_STATS_*)."""
-    return [command for bit, group in GROUPS.items() if stats & bit for command in group.ask(facts, guest)]
+    wanted = [command for bit, group in GROUPS.items() if stats & bit for command in group.ask(facts, guest)]
+    return list({ask.key(command): command for command in wanted}.values())

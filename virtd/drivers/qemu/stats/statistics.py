@@ -183,7 +183,7 @@ def _stopped(entry: Entry) -> bool:
 
 def _fill(answers: dict[str, object], question: ask.Question, result: ask.Answers | None) -> None:
     """Put a guest's answers into its table: those of now, else the last there were."""
-    names = [name for name, _ in question.commands]
+    names = [ask.key(command) for command in question.commands]
     if result is not None:
         ask.remember(question.guest, question.commands, result)
         answers |= zip(names, result, strict=True)
