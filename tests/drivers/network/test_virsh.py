@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.network.conftest import run
+from tests.e2e.guests import wait_for
 from tests.helpers.instance import Instance as Server
 
 NETWORK = """<network>
@@ -194,6 +196,12 @@ def test_what_drops_the_guests_packets_is_named(namespace: None, virtd: Server, 
     run("nft", "add", "chain", "inet", "fw", "outer", "{ type filter hook forward priority 0; policy drop; }")
     assert "chain 'inet fw outer' drops" in virtd.run(*virtsh).stdout
     run("nft", "delete", "table", "inet", "fw")
+    # Whoever has flushed all tables puts the networks' rules back by SIGHUP.
+    rules = run("nft", "list", "ruleset")
+    run("nft", "flush", "ruleset")
+    assert virtd.pid is not None
+    os.kill(virtd.pid, signal.SIGHUP)
+    wait_for(lambda: run("nft", "list", "ruleset") == rules, "the rules are in force again")
     virtd.virsh("net-destroy", "web")
 
 

@@ -195,7 +195,10 @@ def test_limits_of_a_card(instance: Instance, networks: NetworkDriver, domain: D
     assert limits() == ([], 50)
     driver.domain_update_device_flags(domain, on("one", "<bandwidth><inbound average='70'/></bandwidth>"), LIVE)
     assert limits() == (["560Kbit", "560Kbit"], 0)
-    tune(outbound_average=50)  # goes with the guest, as the fixture sees
+    tune(outbound_average=50)
+    run("nft", "flush", "ruleset")
+    assert driver.reapply() == []
+    assert limits()[1] == 50  # goes with the guest, as the fixture sees
 
 
 def test_what_fails_half_way_is_undone(instance: Instance, networks: NetworkDriver, domain: Domain) -> None:

@@ -127,6 +127,18 @@ def test_the_balloon_is_kept_in_kib() -> None:
     assert status.memory == 32768
 
 
+def test_devices_go_or_stay() -> None:
+    """What a guest has let go of is told once; what it keeps, and how much it uses of a memory device, each time."""
+    status = running()
+    gone: tuple[str, dict[str, object]] = ("DEVICE_DELETED", {"device": "net0", "path": "/x"})
+    assert told(play(status, gone, ("DEVICE_DELETED", {"path": "/y"}), gone)) == [("device-removed", ["net0"])]
+    kept: tuple[str, dict[str, object]] = ("DEVICE_UNPLUG_GUEST_ERROR", {"device": "dimm0", "path": "/x"})
+    assert told(play(status, kept)) == [("device-removal-failed", ["dimm0"])]
+    assert told(play(status, ("MEMORY_DEVICE_SIZE_CHANGE", {"id": "virtiomem0", "size": 4096, "qom-path": "/x"}))) == [
+        ("memory-device-size-change", ["virtiomem0", 4096])
+    ]
+
+
 def test_a_graphics_client_comes_with_its_addresses() -> None:
     data = {
         "server": {"auth": "none", "family": "ipv4", "service": "5901", "host": "0.0.0.0"},

@@ -207,6 +207,21 @@ def limit(guest: Guest, interface: Interface, old: Bandwidth | None, new: Bandwi
     bandwidth.replace(interface.target, old, new, guest.undo_path)
 
 
+def renew_limits(interface: Interface) -> None:
+    """Put that part of a card's limits in force again which consists of rules of the packet filter.
+
+    Raises:
+        VirtError: VIR_ERR_OPERATION_FAILED.
+    """
+    if interface.target is None or interface.bandwidth is None or interface.type not in CONNECTED:
+        return
+    from virtd.drivers.network import bandwidth
+
+    limits = _mirrored(interface.bandwidth) if interface.type == "direct" else interface.bandwidth
+    assert limits is not None
+    bandwidth.apply_rules(interface.target, limits)
+
+
 def _mirrored(limits: Bandwidth | None) -> Bandwidth | None:
     if limits is None:
         return None

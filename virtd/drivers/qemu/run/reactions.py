@@ -269,6 +269,18 @@ def _device_deleted(status: Status, data: shape.Table, reaction: Reaction) -> No
         reaction.events.append(("device-removed", [alias]))
 
 
+def _removal_failed(status: Status, data: shape.Table, reaction: Reaction) -> None:
+    """The guest will not let go of a device."""
+    alias = data.get("device")
+    if isinstance(alias, str):
+        reaction.events.append(("device-removal-failed", [alias]))
+
+
+def _memory_device(status: Status, data: shape.Table, reaction: Reaction) -> None:
+    """The guest uses more or less of a memory device, in bytes."""
+    reaction.events.append(("memory-device-size-change", [shape.text(data, "id"), shape.number(data, "size")]))
+
+
 _GRAPHICS_PHASES = {
     "VNC_CONNECTED": c.VIR_DOMAIN_EVENT_GRAPHICS_CONNECT,
     "VNC_INITIALIZED": c.VIR_DOMAIN_EVENT_GRAPHICS_INITIALIZE,
@@ -320,6 +332,9 @@ REACTIONS: dict[str, Callable[[Status, shape.Table, Reaction], None]] = {
     "VSERPORT_CHANGE": _channel,
     "BALLOON_CHANGE": _balloon,
     "DEVICE_DELETED": _device_deleted,
+    "DEVICE_UNPLUG_GUEST_ERROR": _removal_failed,
+    "MEM_UNPLUG_ERROR": _removal_failed,
+    "MEMORY_DEVICE_SIZE_CHANGE": _memory_device,
     "SUSPEND": _suspend,
     "SUSPEND_DISK": _suspend_disk,
     "WAKEUP": _wakeup,

@@ -28,6 +28,17 @@ _LIMITED = ("network", "bridge", "ethernet", "direct")
 class NetIo(AgentUser):
     """virDomainInterfaceStats, virDomainInterfaceAddresses, virDomain*InterfaceParameters."""
 
+    def reapply(self) -> list[VirtError]:
+        """Put the limits of running guests' cards in force again, after somebody has flushed all tables; for SIGHUP."""
+        failures = super().reapply()
+        for entry in self.guests.view():
+            try:
+                for card in self.live(entry).interfaces if entry.active else []:
+                    interfaces.renew_limits(card)
+            except VirtError as error:
+                failures.append(error)
+        return failures
+
     def domain_interface_stats(self, domain: Domain, device: str) -> tuple[int, ...]:
         """virDomainInterfaceStats: bytes, packets, errors and drops received, then sent, as the guest sees it."""
         entry, _ = self.running(domain)
