@@ -192,3 +192,39 @@ def test_what_is_not_there_is_named(instance: Instance, image: Path) -> None:
     below.unlink()
     text = f"Cannot access storage file '{below}': No such file or directory"
     refused(instance, guest(instance, "g", above, kind="qcow2"), text, c.VIR_ERR_SYSTEM_ERROR)
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_a_transient_disk_forgets(instance: Instance, image: Path, kind: str) -> None:
+    """What the guest writes goes to an image of its own, which goes with it, however it goes."""
+    if kind == "qcow2":
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
+    before, cover = image.read_bytes(), image.with_name("shared.img.TRANSIENT-g")
+    xml = guest(instance, "g", image, "<transient/>", kind)
+    for end in ("destroy", "crash"):
+        domain = start(instance, xml)
+        described = instance.driver.domain_get_xml_desc(domain, 0)
+        assert f"<source file='{cover}' index=" in described
+        assert f"<source file='{image}'/>" in described
+        assert "<transient/>" in described
+        # Nobody else changes what it covers.
+        refused(instance, guest(instance, "other", image, kind=kind), busy(image, "g"))
+        if end == "destroy":
+            instance.driver.domain_destroy(domain)
+        else:
+            pids = instance.qemu(domain), instance.supervisor(domain)
+            os.kill(pids[0], signal.SIGKILL)
+            wait_for_end(pids[1])
+        assert not cover.exists()
+        assert image.read_bytes() == before
+    cover.touch()
+    text = f"Overlay file '{cover}' for transient disk 'vdb' already exists"
+    refused(instance, xml, text, c.VIR_ERR_OPERATION_UNSUPPORTED)
+    assert cover.exists()
+
+
+def test_transient_disks_above_one_image(instance: Instance, image: Path) -> None:
+    for name in ("a", "b"):
+        start(instance, guest(instance, name, image, "<transient shareBacking='yes'/>"))
+    with pytest.raises(VirtError, match="transient disk 'vdb' must not be read-only"):
+        start(instance, guest(instance, "c", image, "<readonly/><transient/>"))

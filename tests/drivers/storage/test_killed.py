@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.storage.conftest import Connect
+from tests.drivers.storage.kills import kills
 from virtd.drivers.storage import imagetool, jobs
 from virtd.drivers.storage.driver import StorageDriver
 from virtd.errors import VirtError
@@ -172,3 +173,10 @@ def test_a_reboot_in_the_middle(
     # What another machine is making in a shared directory stays.
     assert set(os.listdir(images)) == {"source", foreign.name}
     assert after.storage_pool_list_volumes(pool, 9) == ["source"]
+
+
+def test_at_any_instant() -> None:
+    """A few of the many that contrib/kills does: through a real server, whoever dies."""
+    found = list(kills(seed=3, rounds=2))
+    assert [kill for kill in found if kill.problem] == []
+    assert any(kill.hit for kill in found)

@@ -223,7 +223,10 @@ def _note(line: Line, disk: Disk, images: list[Image]) -> None:
         if path is None or (isinstance(image.source, FileSource) and image.source.fdgroup is not None):
             continue
         line.uses(path, write=image.writable)
-        line.command.images.append(Use(path, alias(disk.info), image.writable and not disk.shareable))
+        # What a transient disk covers nobody else may change, unless it is to be shared.
+        covered = disk.transient and image is not images[0] and image is images[1]
+        alone = image.writable or (covered and not disk.transient_share)
+        line.command.images.append(Use(path, alias(disk.info), alone and not disk.shareable))
         if image is images[-1] and not image.end and image.format == "qcow2" and line.setup.live:
             for below in backing_files(path):
                 line.uses(below)

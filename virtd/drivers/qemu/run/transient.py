@@ -8,6 +8,7 @@ import os
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.disk import BackingStore, Disk, FileSource
+from virtd.drivers.qemu.command import storage
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.storage import programs
 from virtd.errors import VirtError
@@ -22,7 +23,7 @@ def prepare(config: Config, guest: Guest) -> None:
         guest: the guest's directory, in whose undo file the new ones are noted.
 
     Raises:
-        VirtError: VIR_ERR_CONFIG_UNSUPPORTED, the disk is no file; VIR_ERR_OPERATION_FAILED, another guest of this
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED, the disk is no file; VIR_ERR_OPERATION_UNSUPPORTED, another guest of this
             name has left one; VIR_ERR_INTERNAL_ERROR with qemu-img's words.
     """
     for disk in config.disks:
@@ -31,19 +32,22 @@ def prepare(config: Config, guest: Guest) -> None:
 
 
 def _cover(disk: Disk, guest: Guest) -> None:
-    source = disk.source
+    source = None if disk.source is None else storage.real(disk.source)
     if not isinstance(source, FileSource) or source.file is None or source.fdgroup is not None:
         raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, f"transient disk supported only with 'file' type ({disk.target})")
+    if disk.readonly:
+        raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, f"transient disk '{disk.target}' must not be read-only")
     if source.encryption is not None or disk.encryption is not None:
         raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, f"transient disk '{disk.target}' cannot be encrypted")
     path = f"{source.file}.TRANSIENT-{guest.name}"
     if os.path.exists(path):
         text = f"Overlay file '{path}' for transient disk '{disk.target}' already exists"
-        raise _error(c.VIR_ERR_OPERATION_FAILED, text)
+        raise _error(c.VIR_ERR_OPERATION_UNSUPPORTED, text)
     kind = disk.driver.type or "raw"
     undo.note(guest.undo_path, "file", path=path)
     programs.run("qemu-img", ["create", "-q", "-f", "qcow2", "-F", kind, "-b", source.file, path])
-    below = BackingStore(type=disk.type, format=kind, source=source)
+    os.chmod(path, 0o600)
+    below = BackingStore(type="file", format=kind, source=source)
     below.backing = disk.backing or BackingStore()
     disk.type, disk.driver.type = "file", "qcow2"
     disk.source, disk.backing = FileSource(file=path), below
