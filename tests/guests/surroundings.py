@@ -69,6 +69,8 @@ class Surroundings:
         for graphics in root.iter("graphics"):
             self._graphics(graphics)
         self._others(root)
+        if root.find("devices/hostdev/source[@protocol='iscsi']") is not None:
+            self.missing.append("QEMU's block driver for iscsi")
         for device, reason in (
             ("hostdev", "a device of the host"),
             ("vsock", "/dev/vhost-vsock"),

@@ -14,6 +14,7 @@ from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.host import sysfs
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.run import hostdevices
+from virtd.drivers.storage import programs
 from virtd.errors import VirtError
 from virtd.state import undo
 
@@ -225,3 +226,46 @@ def test_a_target_in_the_kernel_that_is_not_there(binary: Binary) -> None:
     xml = domain_xml(f"<hostdev mode='subsystem' type='scsi_host'>{source}</hostdev>")
     with pytest.raises(VirtError, match="vhost-scsi device file '/dev/vhost-scsi' cannot be found"):
         options(build(parse(xml), binary, Setup(private="/p")))
+
+
+VF = "0000:01:10.0"
+CARD = (
+    "<interface type='hostdev' managed='yes'><mac address='52:54:00:00:00:01'/><source>"
+    "<address type='pci' domain='0' bus='1' slot='{slot}' function='0'/></source>{more}</interface>"
+)
+
+
+def test_a_virtual_function_gets_the_guests_address(
+    tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And loses it again."""
+    (host.device / "net/eth7").mkdir(parents=True)
+    host.device = host.device.with_name(VF)
+    host.device.mkdir()
+    (host.device / "config").touch()
+    (host.device / "physfn").symlink_to(host.device.with_name(NIC))
+    (host.device.with_name(NIC) / "virtfn3").symlink_to(host.device)
+    ran: list[str] = []
+    monkeypatch.setattr(programs, "run", lambda program, words: ran.append(" ".join([program, *words])))
+    vlan = "<vlan><tag id='42'/></vlan>"
+    config, directory = prepare(tmp_path, host, CARD.format(slot="0x10", more=vlan))
+    assert ran == ["ip link set dev eth7 vf 3 mac 52:54:00:00:00:01 vlan 42"]
+    assert sysfs.driver(str(host.device)) == "vfio-pci"
+    assert [one.info.alias for one in config.interfaces] == ["hostdev0"]
+    undo.undo(directory.undo_path)
+    assert ran[1:] == ["ip link set dev eth7 vf 3 mac 00:00:00:00:00:00 vlan 0"]
+
+
+def test_a_whole_network_card_is_not_for_an_interface(tmp_path: Path, host: Host) -> None:
+    with pytest.raises(VirtError, match="Interface type hostdev is currently supported on SR-IOV Virtual Functions"):
+        prepare(tmp_path, host, CARD.format(slot="0", more=""))
+
+
+def test_the_command_line_of_a_card_of_the_host(binary: Binary) -> None:
+    devices = CARD.format(slot="0x10", more="<driver name='vfio'/><boot order='1'/>") + pci("<driver name='vfio'/>")
+    config = parse(domain_xml(devices))
+    found = devices_of(options(build(config, binary, Setup(private="/p"))), "vfio-pci")
+    assert [(one["host"], one["id"], one.get("bootindex")) for one in found] == [
+        (VF, "hostdev0", 1),
+        (NIC, "hostdev1", None),
+    ]

@@ -20,7 +20,7 @@ def assign_aliases(domain: Domain) -> None:
         controller.info.alias = controller.info.alias or controller_alias(domain, controller)
     one_by_one: list[tuple[str, Sequence[Device]]] = [
         ("fs", domain.filesystems),
-        ("net", domain.interfaces),
+        ("net", [one for one in domain.interfaces if one.type != "hostdev"]),
         ("smartcard", domain.smartcards),
         ("serial", domain.serials),
         ("parallel", domain.parallels),
@@ -28,7 +28,7 @@ def assign_aliases(domain: Domain) -> None:
         ("input", domain.inputs),
         ("sound", domain.sounds),
         ("video", domain.videos),
-        ("hostdev", domain.hostdevs),
+        ("hostdev", [*(one for one in domain.interfaces if one.type == "hostdev"), *domain.hostdevs]),
         ("redir", domain.redirdevs),
         ("hub", domain.hubs),
         ("rng", domain.rngs),

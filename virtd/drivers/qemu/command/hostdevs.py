@@ -3,9 +3,10 @@
 import os
 import resource
 
-from virtd.conf.domain.base import DriveAddress
+from virtd.conf.domain.base import DriveAddress, PciAddress
 from virtd.conf.domain.disk import NetworkSource, NvmeSource, VhostUserSource
 from virtd.conf.domain.hostdev import Hostdev, MdevSource, PciSource, ScsiHostSource, ScsiSource, UsbSource
+from virtd.conf.domain.interface import HostdevSource, Interface
 from virtd.drivers.qemu.command import disks, storage, virtio
 from virtd.drivers.qemu.command.address import place, rom
 from virtd.drivers.qemu.command.line import Line, Properties, alias, internal, on_off, unsupported
@@ -23,11 +24,16 @@ def add_hostdevs(line: Line) -> None:
     Raises:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED, one cannot be given to a guest.
     """
-    if any(_locks(one) for one in line.config.hostdevs) or any(_is_nvme(disk.source) for disk in line.config.disks):
+    config = line.config
+    sources = [[one.source for one in devices] for devices in (config.hostdevs, config.disks, config.interfaces)]
+    if any(isinstance(one, PciSource | MdevSource | NvmeSource | HostdevSource) for some in sources for one in some):
         limit = line.config.memtune.hard_limit if line.config.memtune is not None else None
         wanted = (line.config.memory or 0) * 1024 + _BEYOND if limit is None else limit * 1024
         if line.command.locked != resource.RLIM_INFINITY:
             line.command.locked = max(wanted, line.command.locked or 0)
+    for interface in line.config.interfaces:
+        if isinstance(interface.source, HostdevSource):
+            _card(line, interface, interface.source)
     for hostdev in line.config.hostdevs:
         add_hostdev(line, hostdev)
 
@@ -68,21 +74,32 @@ def _usb(line: Line, hostdev: Hostdev, source: UsbSource) -> None:
 
 
 def _pci(line: Line, hostdev: Hostdev, source: PciSource) -> None:
-    if hostdev.backend != "vfio":
+    _vfio(line, hostdev, source, hostdev.backend)
+
+
+def _card(line: Line, interface: Interface, source: HostdevSource) -> None:
+    """A network card of the host: to QEMU a PCI device like others."""
+    if not isinstance(source.address, PciAddress):
+        raise unsupported("interface type 'hostdev' is supported with a PCI address only")
+    _vfio(line, interface, source.address, source.backend)
+
+
+def _vfio(line: Line, device: Hostdev | Interface, source: PciSource | PciAddress, backend: str | None) -> None:
+    if backend != "vfio":
         # Which it is by default, is decided when the device is made ready.
-        raise internal(f"invalid PCI passthrough type '{hostdev.backend or 'default'}'")
+        raise internal(f"invalid PCI passthrough type '{backend or 'default'}'")
     line.need("vfio-pci", "VFIO PCI device assignment")
     host = f"{source.domain:04x}:{source.bus:02x}:{source.slot:02x}.{source.function:x}"
     _uses_group(line, f"{sysfs.ROOT}/bus/pci/devices/{host}")
-    teaming = hostdev.teaming
+    teaming = device.teaming
     line.device(
         "vfio-pci",
         host=host,
-        id=alias(hostdev.info),
-        bootindex=line.bootindex(hostdev.info),
+        id=alias(device.info),
+        bootindex=line.bootindex(device.info),
         failover_pair_id=teaming.persistent if teaming is not None and teaming.type == "transient" else None,
-        **place(line, hostdev.info),
-        **rom(hostdev.info),
+        **place(line, device.info),
+        **rom(device.info),
     )
 
 
@@ -170,12 +187,3 @@ def _uses_group(line: Line, device: str) -> None:
     group = sysfs.iommu_group(device) if line.setup.live else None
     if group is not None:
         line.uses(f"/dev/vfio/{group}", write=True)
-
-
-def _locks(hostdev: Hostdev) -> bool:
-    """Whether the guest's memory stays where it is because of a device."""
-    return isinstance(hostdev.source, PciSource | MdevSource)
-
-
-def _is_nvme(source: object) -> bool:
-    return isinstance(source, NvmeSource)

@@ -40,7 +40,8 @@ def add_interfaces(line: Line) -> None:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED, what one asks for cannot be had.
     """
     for interface in line.config.interfaces:
-        add_interface(line, interface)
+        if interface.type != "hostdev":  # a device of the host like others
+            add_interface(line, interface)
 
 
 def add_interface(line: Line, interface: Interface) -> None:

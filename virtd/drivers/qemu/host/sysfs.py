@@ -53,6 +53,26 @@ def iommu_group(device: str) -> str | None:
     return os.path.basename(os.readlink(link)) if os.path.islink(link) else None
 
 
+def virtual_function(address: str, root: str = ROOT) -> tuple[str, int] | None:
+    """Of which network card a PCI device is a virtual function, and which; None if it is none.
+
+    Args:
+        address: the device's.
+        root: where /sys is.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR, there is no such device.
+    """
+    physical = f"{pci_device(address, root)}/physfn"
+    if not os.path.isdir(f"{physical}/net"):
+        return None
+    for name in os.listdir(physical):
+        number = name.removeprefix("virtfn")
+        if number.isdigit() and os.path.basename(os.readlink(f"{physical}/{name}")) == address:
+            return sorted(os.listdir(f"{physical}/net"))[0], int(number)
+    return None
+
+
 def bind(address: str, wanted: str | None, root: str = ROOT) -> None:
     """Give a PCI device to a driver.
 

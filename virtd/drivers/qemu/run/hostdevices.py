@@ -10,12 +10,18 @@ from typing import Any
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
+from virtd.conf.domain.base import PciAddress
 from virtd.conf.domain.disk import NvmeSource
-from virtd.conf.domain.hostdev import Hostdev, MdevSource, PciSource, ScsiHostSource, ScsiSource, UsbSource
+from virtd.conf.domain.hostdev import MdevSource, PciSource, ScsiHostSource, ScsiSource, UsbSource
+from virtd.conf.domain.interface import HostdevSource, Interface
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.host import sysfs
+from virtd.drivers.storage import programs
 from virtd.errors import VirtError
 from virtd.state import files, undo
+
+_NO_MAC = "00:00:00:00:00:00"
+_Source = PciSource | NvmeSource | PciAddress
 
 
 def prepare(config: Config, guest: Guest, claims: str, root: str = sysfs.ROOT) -> None:
@@ -34,7 +40,8 @@ def prepare(config: Config, guest: Guest, claims: str, root: str = sysfs.ROOT) -
     for hostdev in list(config.hostdevs):
         match hostdev.source:
             case PciSource() as source:
-                _check_vfio(hostdev, root)
+                _check_vfio(hostdev.backend, root)
+                hostdev.backend = "vfio"
                 _pci(source, guest, claims, root, managed=bool(hostdev.managed))
             case UsbSource() as source:
                 if not _find_usb(source, root):
@@ -55,28 +62,30 @@ def prepare(config: Config, guest: Guest, claims: str, root: str = sysfs.ROOT) -
             case ScsiHostSource() if not os.path.exists("/dev/vhost-scsi"):
                 text = "vhost-scsi device file '/dev/vhost-scsi' cannot be found"
                 raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
+    for interface in config.interfaces:
+        if isinstance(interface.source, HostdevSource):
+            _card(interface, interface.source, guest, claims, root)
     for disk in config.disks:
         if isinstance(disk.source, NvmeSource):
             _pci(disk.source, guest, claims, root, managed=bool(disk.source.managed))
 
 
-def address_of(source: PciSource | NvmeSource) -> str:
+def address_of(source: _Source) -> str:
     """A PCI address as the kernel writes it."""
     return f"{source.domain:04x}:{source.bus:02x}:{source.slot:02x}.{source.function:x}"
 
 
-def _check_vfio(hostdev: Hostdev, root: str) -> None:
-    if hostdev.backend in ("kvm", "xen"):
-        text = f"host device backend '{hostdev.backend}' is not supported: only VFIO is"
+def _check_vfio(backend: str | None, root: str) -> None:
+    if backend in ("kvm", "xen"):
+        text = f"host device backend '{backend}' is not supported: only VFIO is"
         raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
     if not sysfs.supports_vfio(root):
         what = "host doesn't support passthrough of host PCI devices"
-        text = "host doesn't support VFIO PCI passthrough" if hostdev.backend == "vfio" else what
+        text = "host doesn't support VFIO PCI passthrough" if backend == "vfio" else what
         raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
-    hostdev.backend = "vfio"
 
 
-def _pci(source: PciSource | NvmeSource, guest: Guest, claims: str, root: str, *, managed: bool) -> None:
+def _pci(source: _Source, guest: Guest, claims: str, root: str, *, managed: bool) -> None:
     address = address_of(source)
     device = sysfs.pci_device(address, root)
     _claim(claims, f"pci-{address}", "PCI device", address, guest)
@@ -87,6 +96,29 @@ def _pci(source: PciSource | NvmeSource, guest: Guest, claims: str, root: str, *
         raise _error(c.VIR_ERR_OPERATION_INVALID, text)
     undo.note(guest.undo_path, "pci", address=address, root=root)
     sysfs.bind(address, sysfs.VFIO, root)
+
+
+def _card(interface: Interface, source: HostdevSource, guest: Guest, claims: str, root: str) -> None:
+    """A virtual function of a network card, which gets the guest's MAC address before it is given away."""
+    if not isinstance(source.address, PciAddress):
+        text = "interface type 'hostdev' is supported with a PCI address only"
+        raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
+    _check_vfio(source.backend, root)
+    source.backend = "vfio"
+    address = address_of(source.address)
+    found = sysfs.virtual_function(address, root)
+    if found is None:
+        text = f"{address}: Interface type hostdev is currently supported on SR-IOV Virtual Functions only"
+        raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
+    card, number = found
+    tag = interface.vlan.tags[0].id if interface.vlan is not None and interface.vlan.tags else 0
+    undo.note(guest.undo_path, "vf", card=card, number=number)
+    _set_function(card, number, interface.mac or _NO_MAC, tag or 0)
+    _pci(source.address, guest, claims, root, managed=bool(source.managed))
+
+
+def _set_function(card: str, number: int, mac: str, vlan: int) -> None:
+    programs.run("ip", ["link", "set", "dev", card, "vf", str(number), "mac", mac, "vlan", str(vlan)])
 
 
 def _find_usb(source: UsbSource, root: str) -> bool:
@@ -157,4 +189,9 @@ def _give_back(table: dict[str, Any]) -> None:
     sysfs.bind(table["address"], None, table["root"])
 
 
-undo.KINDS["pci"] = _give_back
+def _forget_function(table: dict[str, Any]) -> None:
+    """Take the guest's address from a virtual function."""
+    _set_function(table["card"], table["number"], _NO_MAC, 0)
+
+
+undo.KINDS.update(pci=_give_back, vf=_forget_function)
