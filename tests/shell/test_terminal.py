@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import select
@@ -13,7 +14,7 @@ from pathlib import Path
 from tests.drivers.remote.conftest import Libvirtd, libvirtd
 from tests.helpers.console import Console
 from tests.helpers.instance import Instance
-from tests.shell.conftest import Shell
+from tests.shell.conftest import Shell, start_guest
 from tests.shell.shell import VIRTSH, run
 
 __all__ = ["libvirtd"]
@@ -203,3 +204,31 @@ def test_top(shell: Shell, guest: str) -> None:
     [line] = shell.data("top", "--delay", "1")
     assert (line["name"], line["state"]) == (guest, "running")
     assert re.match(r"\d\d:\d\d:\d\d  1 guest  CPU", shell("top", "--delay", "1"))
+
+
+def test_a_long_start_says_that_it_goes_on(shell: Shell, boot_disk: Callable[..., Path]) -> None:
+    """The start waits for a lock, as for a slow disk; then the console is there."""
+    start_guest(shell, boot_disk())
+    shell("destroy", "g1")
+    uuid = shell("domuuid", "g1").strip()
+    directory = shell.instance.root / "run/virtd/qemu" / uuid
+    directory.mkdir()
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with shell.terminal("start", "g1", "--console") as console:
+            console.until(b"\rstarting g1  1 s")
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            console.until(b"\r\x1b[KDomain 'g1' started")
+            console.until(b"Escape character is ^]")
+            _answer(console)
+            assert console.leave() == 0
+
+
+def test_how_far_a_copy_is() -> None:
+    script = "from virtd.shell.jobwatch import waiting\nwith waiting('copying v', lambda: (1 << 20, 4 << 20)): input()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "80", "TERM": "xterm"}
+    with Console([VIRTSH[0], "-c", script], env=environment) as console:
+        console.until(b"copying v [##########..............................]  25%  1.0 MiB")
+        console.type(b"\n")
+        assert console.until_end() == 0
+        assert console.output.endswith(b"\r\x1b[K")

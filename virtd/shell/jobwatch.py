@@ -1,6 +1,6 @@
-"""What goes on while a call about a guest takes its time: how far it is, and what Ctrl-C does.
+"""What goes on while a call takes its time: how far it is, and what Ctrl-C does.
 
-The call is made by this process. A child with a connection of its own asks about the job and draws the line, so that
+The call is made by this process. A child with a connection of its own asks about the work and draws the line, so that
 the two disturb each other as little as two users do. It ends when this process tells it to, or is gone.
 """
 
@@ -10,14 +10,18 @@ import os
 import select
 import signal
 import sys
+import time
 from contextlib import contextmanager
+from functools import partial
 
 from virtd.errors import VirtError
+from virtd.shell import terminal
+from virtd.shell.progress import line
 from virtd.shell.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 _INTERVAL_MS = 500  # between two questions about the job
@@ -33,34 +37,77 @@ def watching(session: Session, domain: Any, what: str, *, verbose: bool) -> Iter
         what: how the line begins.
         verbose: draw the line wherever standard error leads, not just on a terminal.
     """
+    with _beside(partial(_draw, session, domain, what), wanted=verbose or sys.stderr.isatty()):
+        try:
+            yield
+        except KeyboardInterrupt:
+            _cancel(session, domain)
+            raise
+
+
+@contextmanager
+def waiting(what: str, measure: Callable[[], tuple[int, int]] | None = None) -> Iterator[None]:
+    """A context around a long call that is no job of a guest: on a terminal a line says how long it takes already.
+
+    Args:
+        what: what is going on.
+        measure: asks how many bytes are done, and of how many; None if nobody can say.
+    """
+    with _beside(partial(_tick, what, measure), wanted=sys.stderr.isatty()):
+        yield
+
+
+@contextmanager
+def _beside(draw: Callable[[int], None], *, wanted: bool) -> Iterator[None]:
+    """A context with a child that draws beside it.
+
+    Args:
+        draw: draws, until something can be read from a descriptor: 1 if all went well, 0 if not.
+        wanted: whether it is to be drawn at all.
+    """
+    if not wanted:
+        yield
+        return
     sys.stdout.flush()
-    child, tell = _start(session, domain, what) if verbose or sys.stderr.isatty() else (0, -1)
+    listen, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(tell)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            draw(listen)
+        finally:
+            os._exit(0)
+    os.close(listen)
     done = False
     try:
         yield
         done = True
-    except KeyboardInterrupt:
-        _cancel(session, domain)
-        raise
     finally:
-        if child:
-            os.write(tell, b"1" if done else b"0")
-            os.close(tell)
-            os.waitpid(child, 0)
-
-
-def _start(session: Session, domain: Any, what: str) -> tuple[int, int]:
-    listen, tell = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(listen)
-        return child, tell
-    try:
+        os.write(tell, b"1" if done else b"0")
         os.close(tell)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _draw(session, domain, what, listen)
-    finally:
-        os._exit(0)
+        os.waitpid(child, 0)
+
+
+def _tick(what: str, measure: Callable[[], tuple[int, int]] | None, listen: int) -> None:
+    drawn = False
+    begin = time.monotonic()
+    while not select.select([listen], [], [], _INTERVAL_MS / 1000)[0]:
+        seconds = time.monotonic() - begin
+        text = f"{what}  {seconds:.0f} s"
+        if measure is not None:
+            try:
+                done, total = measure()
+            except VirtError:
+                done = total = 0  # it cannot be said now
+            if done < total:
+                text = line(what, done, total, seconds, terminal.size(2)[0] - 1)
+        sys.stderr.write(f"\r{text}\033[K")
+        sys.stderr.flush()
+        drawn = True
+    if drawn:
+        sys.stderr.write("\r\033[K")
+        sys.stderr.flush()
 
 
 def _draw(session: Session, domain: Any, what: str, listen: int) -> None:

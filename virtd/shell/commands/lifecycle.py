@@ -1,6 +1,7 @@
 """The life of guests: from definition to start, through pauses and reboots, to the end."""
 
 from virtd import constants as c
+from virtd.shell import jobwatch
 from virtd.shell.acts import act, affect, autostart, make
 from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
@@ -61,7 +62,7 @@ def start(session: Session, args: Args) -> None:
     if args.flag("console"):
         _require_terminal()
     fds, flags = pass_fds(args), args.flags(_START_FLAGS)
-    with failing(f"Failed to start domain '{domain.name}'"):
+    with failing(f"Failed to start domain '{domain.name}'"), jobwatch.waiting(f"starting {domain.name}"):
         if fds is not None:
             session.call("domain_create_with_files", domain, flags, fds=fds)
         elif flags:
@@ -78,7 +79,7 @@ def create(session: Session, args: Args) -> None:
     if args.flag("console"):
         _require_terminal()
     document, fds, flags = read_text(path), pass_fds(args), args.flags(_CREATE_FLAGS)
-    with failing(f"Failed to create domain from {path}"):
+    with failing(f"Failed to create domain from {path}"), jobwatch.waiting(f"starting what is in {path}"):
         if fds is not None:
             domain = session.call("domain_create_xml_with_files", document, flags, fds=fds)
         else:

@@ -59,7 +59,7 @@ def restore(session: Session, args: Args) -> None:
     """virDomainRestore, virDomainRestoreFlags."""
     flags = _run_flags(args, _RESTORE_FLAGS)
     path, xml = args.required("file"), _text(args, "xml")
-    with failing(f"Failed to restore domain from {path}"):
+    with failing(f"Failed to restore domain from {path}"), jobwatch.waiting(f"restoring from {path}"):
         if flags or xml is not None:
             session.call("domain_restore_flags", path, xml, flags)
         else:

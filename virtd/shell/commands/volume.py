@@ -5,7 +5,7 @@ from __future__ import annotations
 from virtd import constants as c
 from virtd import uuids
 from virtd.errors import VirtError
-from virtd.shell import states, units, xmltext
+from virtd.shell import jobwatch, states, units, xmltext
 from virtd.shell.acts import document
 from virtd.shell.command import Args, Command
 from virtd.shell.commands.pool import pretty
@@ -15,6 +15,7 @@ from virtd.shell.session import Session, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import Any
 
 ALGORITHMS = ("zero", "nnsa", "dod", "bsi", "gutmann", "schneier", "pfitzner7", "pfitzner33", "random", "trim")
@@ -107,13 +108,28 @@ def vol_create(session: Session, args: Args) -> None:
     session.say(f"Vol {volume.name} created from {path}\n")
 
 
+def _copying(session: Session, source: Any, pool: Any) -> AbstractContextManager[None]:
+    """A context that says how far a copy of a volume is, by how much fuller its pool has become."""
+    name = f"copying {source.name}"
+    try:
+        _, _, wanted = session.call("storage_vol_get_info", source)
+        before = session.call("storage_pool_get_info", pool)[2]
+    except VirtError:
+        return jobwatch.waiting(name)
+
+    def measure() -> tuple[int, int]:
+        return max(0, session.call("storage_pool_get_info", pool)[2] - before), wanted
+
+    return jobwatch.waiting(name, measure)
+
+
 def vol_create_from(session: Session, args: Args) -> None:
     """virStorageVolCreateXMLFrom."""
     pool = _pool(session, args)
     path = args.required("file")
     source = session.volume(args.required("vol"), args.text("inputpool"), option="inputpool")
     text = read_text(path)
-    with failing(f"Failed to create vol from {path}"):
+    with failing(f"Failed to create vol from {path}"), _copying(session, source, pool):
         volume = session.call("storage_vol_create_xml_from", pool, text, source, args.flags(_MAKE_FLAGS))
     session.say(f"Vol {volume.name} created from input vol {source.name}\n")
 
@@ -192,7 +208,7 @@ def vol_clone(session: Session, args: Args) -> Output | None:
     text: str = etree.tostring(root, encoding="unicode", pretty_print=True)
     if args.flag("print-xml"):
         return Plain("xml", text.rstrip("\n"))
-    with failing(f"Failed to clone vol from {source.name}"):
+    with failing(f"Failed to clone vol from {source.name}"), _copying(session, source, pool):
         made = session.call("storage_vol_create_xml_from", pool, text, source, args.flags(_MAKE_FLAGS))
     session.say(f"Vol {made.name} cloned from {source.name}\n")
     return None
@@ -235,7 +251,7 @@ def vol_wipe(session: Session, args: Args) -> None:
     name, algorithm = args.required("vol"), args.text("algorithm")
     if algorithm is not None and algorithm not in ALGORITHMS:
         raise Failure(f"Unsupported algorithm '{algorithm}'")
-    with failing(f"Failed to wipe vol {name}"):
+    with failing(f"Failed to wipe vol {name}"), jobwatch.waiting(f"wiping {name}"):
         if algorithm is None:
             session.call("storage_vol_wipe", volume, 0)
         else:
