@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -17,6 +18,7 @@ import pytest
 from tests.guests import xml
 from tests.helpers.instance import Instance
 from tests.linkage.conftest import Sshd, talk, write_program
+from tests.shell.conftest import Shell
 from virtd import constants as c
 from virtd.deadlines import limit
 from virtd.drivers import open_connection
@@ -193,6 +195,32 @@ def test_what_ssh_says_is_said(sshd: Sshd, context: Context, client: str) -> Non
     # Accepted once, known for ever.
     virsh(sshd, sshd.uri("no_verify=1", "no_tty=1"), "version")
     open_connection(uri, context).close()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["the tunnel breaks", "nobody answers"])
+def test_the_shell_by_ssh(far: Sshd, end: signal.Signals) -> None:
+    """The prompt lasts, hears of the connection's end by itself, and the next command has another connection."""
+    with Shell(far.instance, far.uri()).terminal("-k", "1", "-K", "1") as shell:
+        shell.until(b"virtsh # ")
+        shell.type(b"hostname\n")
+        shell.until(b"virtsh # ")
+        shell.type(b"ur")  # in the middle of a line
+        shell.until(b"ur")
+        session = far.sessions()[-1]
+        os.kill(session, end)
+        try:
+            shell.until(b"Disconnected from qemu+ssh://far/")
+            shell.until(b"virtsh # ur")
+            shell.type(b"i; list --all\n")
+            shell.until(b"qemu+ssh://far/")
+            shell.until(b"Name")
+            shell.until(b"virtsh # ")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(session, signal.SIGKILL)
+        assert shell.output.count(b"error") == 1
+        shell.type(b"quit\n")
+        assert shell.until_end() == 0
 
 
 def test_keyfile(sshd: Sshd, context: Context) -> None:

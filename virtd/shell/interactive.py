@@ -1,7 +1,7 @@
 """The interactive shell: a prompt, a history, completion, and nothing that Ctrl-C could break.
 
-While it waits for a line, a server's questions whether it is alive are answered by a signal handler, so that the
-connection lasts however long the user thinks.
+While it waits for a line, a signal handler answers a server's questions whether it is alive, and asks the server in
+turn: so the connection lasts however long the user thinks, and its end is said at once. Whoever goes on gets another.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from virtd.shell.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 _KEPT = 2000  # lines of history
+_LATE = 0.01  # seconds after a question to the server is due that it is asked
 
 
 def interact(session: Session) -> int:
@@ -53,6 +54,8 @@ def interact(session: Session) -> int:
 
 
 def _run(session: Session, line: str) -> None:
+    if session.lost:
+        session.disconnect()
     try:
         run.run_line(session, line)
     except KeyboardInterrupt:
@@ -65,9 +68,13 @@ def _run(session: Session, line: str) -> None:
         # A bug of one command is no reason to lose the session.
         traceback.print_exc()
     if session.lost:
-        session.complain(f"Disconnected from {session.uri}; the next command connects again")
+        session.complain(_gone(session))
         session.disconnect()
     sys.stdout.flush()
+
+
+def _gone(session: Session) -> str:
+    return f"Disconnected from {session.uri}; the next command connects again"
 
 
 def prompt(session: Session) -> str:
@@ -121,13 +128,20 @@ class _Terminal:
         """The next line; None at the end."""
         while True:
             try:
-                with _alive(self._session):
+                with _alive(self._session, self._say):
                     return input(prompt(self._session))
             except KeyboardInterrupt:
                 self._session.write("\n")
             except EOFError:
                 self._session.write("\n")
                 return None
+
+    def _say(self, text: str) -> None:
+        """Say something while the user is typing, and put what has been typed below it."""
+        sys.stdout.write("\r\033[K")
+        self._session.complain(text)
+        sys.stdout.write(prompt(self._session) + self._readline.get_line_buffer())
+        sys.stdout.flush()
 
     def close(self) -> None:
         """Keep the history."""
@@ -146,10 +160,15 @@ def history_path() -> str:
 
 
 @contextmanager
-def _alive(session: Session) -> Iterator[None]:
-    """A context in which what comes over the connection is taken in as it comes."""
+def _alive(session: Session, say: Callable[[str], None]) -> Iterator[None]:
+    """A context in which what comes over the connection is taken in as it comes, and the server asked whether it lives.
+
+    Args:
+        session: whose connection it is.
+        say: called once if the connection has come to an end.
+    """
     client: Any = session.client()
-    if client is None:
+    if client is None or client.broken:
         yield
         return
 
@@ -159,6 +178,7 @@ def _alive(session: Session) -> Iterator[None]:
     def leave() -> None:
         # input() lets one more handler run when it already has the exception, and fails if it does: so none may be due.
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.raise_signal(signal.SIGIO)
         raise KeyboardInterrupt
 
@@ -176,15 +196,19 @@ def _alive(session: Session) -> Iterator[None]:
             return
         reading = True
         try:
-            while again:
+            while again and not client.broken:
                 again = False
                 client.read()
+            due = client.tend()
+            signal.setitimer(signal.ITIMER_REAL, 0 if due is None else due + _LATE)
         except (VirtError, OSError, ValueError):
-            pass  # the next command hears of it
+            pass  # it is broken then
         finally:
             reading = False
-        if client.broken:
+        if client.broken and not session.lost:
             fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+            session.lost = True
+            say(_gone(session))
         if interrupted:
             interrupted = False
             leave()
@@ -193,7 +217,7 @@ def _alive(session: Session) -> Iterator[None]:
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     earlier = [
         (number, signal.signal(number, handler))
-        for number, handler in ((signal.SIGINT, interrupt), (signal.SIGIO, take_in))
+        for number, handler in ((signal.SIGINT, interrupt), (signal.SIGIO, take_in), (signal.SIGALRM, take_in))
     ]
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
@@ -201,6 +225,7 @@ def _alive(session: Session) -> Iterator[None]:
         take_in()
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
         for number, handler in reversed(earlier):
             signal.signal(number, handler)

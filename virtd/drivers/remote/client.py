@@ -205,6 +205,23 @@ class Client:
             else:
                 self._tick()
 
+    def tend(self) -> float | None:
+        """Do what keepalive has to do while nobody waits for an answer: ping the server, or give it up.
+
+        Returns:
+            In how many seconds that is due again; None if never.
+
+        Raises:
+            VirtError: the connection is broken.
+        """
+        due = self._alive.due()
+        if due is None or self.broken:
+            return None
+        if now() >= due:
+            self._tick()
+        due = self._alive.due()
+        return None if due is None or self.broken else max(0.0, due - now())
+
     def _tick(self) -> None:
         try:
             ping = self._alive.tick(now())

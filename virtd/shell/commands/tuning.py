@@ -6,7 +6,7 @@ from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.shell import rates, typed
 from virtd.shell.acts import AFFECT_OPTIONS, affect
-from virtd.shell.command import Args, Command
+from virtd.shell.command import JSON, Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Output, Plain
 from virtd.shell.session import Session
@@ -256,7 +256,8 @@ def schedinfo(session: Session, args: Args) -> Output:
                 session.call("domain_set_scheduler_parameters", domain, wanted)
         found = _shown(fetch())
     except (VirtError, Failure):
-        session.write(f"{'Scheduler':<15}: {kind}\n")
+        if not (session.json or args.flag(JSON)):
+            session.write(f"{'Scheduler':<15}: {kind}\n")
         raise
     found.content = f"{'Scheduler':<15}: {kind}\n{found.content}"
     return found
