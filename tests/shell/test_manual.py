@@ -99,23 +99,25 @@ def test_completion_in_bash(line: str, found: list[str], libvirtd: Libvirtd) -> 
 
 @pytest.mark.parametrize(("line", "found"), _COMPLETIONS)
 def test_completion_in_fish(
-    line: str, found: list[str], libvirtd: Libvirtd, programs: str, need_program: Callable[[str], str]
+    line: str, found: list[str], libvirtd: Libvirtd, programs: str, need_program: Callable[[str], str], tmp_path: Path
 ) -> None:
     need_program("fish")
     script = f"""
         source {REPOSITORY}/contrib/completions/virtsh.fish
         complete --do-complete "virtsh -c '{libvirtd.uri("test")}' {line}"
     """
-    result = run("--no-config", "-c", script, program="fish", env={"PATH": programs, "HOME": "/nonexistent"})
+    result = run("--no-config", "-c", script, program="fish", env={"PATH": programs, "HOME": str(tmp_path)})
     assert result.stderr == ""
     words = [candidate.partition("\t")[0] for candidate in result.stdout.splitlines()]
     # Unlike the others, fish replaces the whole word also behind a colon.
     assert sorted(words) == sorted("aa:" + one if one.startswith("bb:cc") else one for one in found)
 
 
-def test_completion_in_zsh(libvirtd: Libvirtd, programs: str, need_program: Callable[[str], str]) -> None:
+def test_completion_in_zsh(
+    libvirtd: Libvirtd, programs: str, need_program: Callable[[str], str], tmp_path: Path
+) -> None:
     need_program("zsh")
-    environment = {"PATH": programs, "HOME": "/nonexistent", "TERM": "dumb", "PS1": "READY> ", "LC_ALL": "C.UTF-8"}
+    environment = {"PATH": programs, "HOME": str(tmp_path), "TERM": "dumb", "PS1": "READY> ", "LC_ALL": "C.UTF-8"}
     # Shorter than a line, which zsh would scroll.
     environment["VIRSH_DEFAULT_CONNECT_URI"] = libvirtd.uri("test")
     with Console(["zsh", "-f", "-i"], env=environment) as shell:
