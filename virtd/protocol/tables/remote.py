@@ -329,7 +329,7 @@ PROCEDURES = (
     P(200, "DOMAIN_GET_VCPUS_FLAGS", QUERY, "(dom: domain, flags: uint) -> (num: int)", "virDomainGetVcpusFlags", "domain:read domain:write:VIR_DOMAIN_VCPU_GUEST"),
     P(201, "DOMAIN_OPEN_CONSOLE", CHANGE, "(dom: domain, dev_name: string?, flags: uint)", "virDomainOpenConsole", "domain:open_device", stream="both"),
     P(202, "DOMAIN_IS_UPDATED", INSTANT, "(dom: domain) -> (updated: int)", "virDomainIsUpdated", "domain:read"),
-    P(203, "CONNECT_GET_SYSINFO", INSTANT, "(flags: uint) -> (sysinfo: string)", "virConnectGetSysinfo", "connect:read"),
+    P(203, "CONNECT_GET_SYSINFO", QUERY, "(flags: uint) -> (sysinfo: string)", "virConnectGetSysinfo", "connect:read"),
     P(204, "DOMAIN_SET_MEMORY_FLAGS", CHANGE, "(dom: domain, memory: uhyper, flags: uint)", "virDomainSetMemoryFlags", "domain:write " + SAVED),
     P(205, "DOMAIN_SET_BLKIO_PARAMETERS", CHANGE, "(dom: domain, params: typed_param<DOMAIN_BLKIO_PARAMETERS_MAX>, flags: uint)", "virDomainSetBlkioParameters", "domain:write " + SAVED),
     P(206, "DOMAIN_GET_BLKIO_PARAMETERS", INSTANT, "(dom: domain, nparams: int, flags: uint) -> (params: typed_param<DOMAIN_BLKIO_PARAMETERS_MAX>, nparams: int)", "virDomainGetBlkioParameters", "domain:read"),
