@@ -252,7 +252,9 @@ def _find_card(config: Config, wanted_card: Interface) -> Interface:
     if isinstance(address, PciAddress):
         place = f"{address.domain:04x}:{address.bus:02x}:{address.slot:02x}.{address.function:x}"
     if found:
-        text = f"multiple devices matching MAC address {wanted_card.mac} found"
+        text = "multiple matching devices found"
+        if wanted_card.mac is not None:
+            text = f"multiple devices matching MAC address {wanted_card.mac} found"
         raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_DOMAIN)
     text = f"no device found at address '{place}' matching MAC address '{wanted_card.mac}' and alias '{alias}'"
     raise VirtError(c.VIR_ERR_DEVICE_MISSING, text, domain=c.VIR_FROM_DOMAIN)

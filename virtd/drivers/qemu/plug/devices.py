@@ -10,6 +10,7 @@ from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.display import Graphics, SpiceGraphics, VncGraphics
 from virtd.conf.domain.interface import Interface
+from virtd.conf.domain.parse import finish
 from virtd.drivers.qemu.changes import Changes, Told
 from virtd.drivers.qemu.command import display
 from virtd.drivers.qemu.guest import Guest
@@ -166,6 +167,8 @@ class Devices(Changes):
             found = updates.edit(config, what, live=live)
             if live:
                 changed[:] = [found]
+            else:
+                finish(config, self.capabilities.host())
 
         def apply(guest: Guest, config: Config) -> None:
             before, after = changed[0]

@@ -10,7 +10,7 @@ from virtd import constants as c
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.disk import Disk
-from virtd.conf.domain.display import Graphics, ServerGraphics
+from virtd.conf.domain.display import AddressListen, Graphics, ServerGraphics, SocketListen
 from virtd.conf.domain.interface import BridgeSource, DirectSource, Interface, InterfaceDriver, InterfaceSource
 from virtd.drivers.qemu.plug.config import Wanted, find, unsupported
 from virtd.drivers.qemu.plug.kinds import KINDS, devices
@@ -18,6 +18,7 @@ from virtd.drivers.qemu.plug.rules import check_source
 from virtd.errors import VirtError
 
 _REMOVABLE = ("cdrom", "floppy")
+_LOCAL = "127.0.0.1"  # where displays are served if nothing is said
 _MOVABLE = ("network", "bridge")
 # What cannot be changed of a card while the guest runs, and libvirt's name of it.
 _FIXED = (
@@ -129,14 +130,7 @@ def _change_medium(old: Disk, new: Disk, *, live: bool) -> None:
 def _change_graphics(old: Any, new: Any, *, live: bool) -> None:
     """Change the password of a display; of a definition everything."""
     if live:
-        kind = type(old).kind
-        wanted = (new.port or 0) > 0 and not new.autoport and new.port != old.port
-        if wanted or bool(new.autoport) != bool(old.autoport):
-            raise _fixed(f"cannot change port settings on {kind} graphics")
-        if new.listen is not None and new.listen != old.listen:
-            raise _fixed(f"cannot change listen address setting on {kind} graphics")
-        if new.keymap != old.keymap:
-            raise _fixed(f"cannot change keymap setting on {kind} graphics")
+        _check_graphics(old, new)
         for name in ("passwd", "passwd_valid_to", "connected"):
             setattr(old, name, getattr(new, name))
         return
@@ -144,8 +138,29 @@ def _change_graphics(old: Any, new: Any, *, live: bool) -> None:
         setattr(old, name, getattr(new, name))
 
 
-def _fixed(text: str) -> VirtError:
-    return VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+def _check_graphics(old: Any, new: Any) -> None:
+    """Refuse what cannot be changed of a display that is served."""
+    kind = type(old).kind
+    socket = getattr(new, "socket", None)
+    said = AddressListen(address=new.listen) if socket is None else SocketListen(socket=socket)
+    mine, wanted = old.listens or [AddressListen()], new.listens or [said]
+    automatic = new.autoport or new.port == -1
+    if len(wanted) != len(mine):
+        text = f"cannot change the number of listen addresses on '{kind}' graphics"
+    elif type(wanted[0]) is not type(mine[0]):
+        text = f"cannot change the type of listen address on '{kind}' graphics"
+    elif isinstance(mine[0], AddressListen) and wanted[0].address not in (
+        mine[0].address,
+        mine[0].address or old.listen or _LOCAL,
+    ):
+        text = f"cannot change listen address setting on '{kind}' graphics"
+    elif bool(automatic) != bool(old.autoport) or (not automatic and new.port != old.port):
+        text = f"cannot change port settings on {kind} graphics"
+    elif new.keymap != old.keymap:
+        text = f"cannot change keymap setting on {kind} graphics"
+    else:
+        return
+    raise _unchangeable(text)
 
 
 def network_of(source: InterfaceSource | None) -> str | None:
@@ -162,9 +177,11 @@ def type_of(card: Interface) -> str:
 def _change_card(old: Interface, new: Interface, *, live: bool) -> None:
     """Let a card have another one's link, limits and source; of a running guest's nothing else."""
     if not live:
+        place = old.info.address
         for field in Interface.fields:
-            if field not in ("info", "mac"):
+            if field != "mac":
                 setattr(old, field, getattr(new, field))
+        old.info.address = old.info.address or place
         return
     _check_card(old, new)
     if new.source != old.source:
