@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 from pathlib import Path
 
 from tests.helpers.instance import Instance
@@ -76,3 +77,41 @@ def test_volumes(virtd: Instance, tmp_path: Path) -> None:
         run("vol-delete", name, "--pool", "images")
     assert os.listdir(path) == []
     assert "Storage volume not found" in virtd.virsh_error("vol-info", "a", "images")
+
+
+def extents(path: Path) -> tuple[int, list[tuple[int, str]]]:
+    """A file's length, and where its data lie, with their SHA-256: what it holds, without reading its holes."""
+    found, place = [], 0
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while place < size:
+            try:
+                start = os.lseek(file.fileno(), place, os.SEEK_DATA)
+            except OSError:
+                break  # holes to the end
+            place = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            found.append((start, hashlib.sha256(os.pread(file.fileno(), place - start, start)).hexdigest()))
+    return size, found
+
+
+def test_four_gigabytes_with_holes(virtd: Instance, tmp_path: Path) -> None:
+    """What is data stays data and what is a hole a hole, there and back; contrib/bench does it beside libvirtd."""
+    dice, source, copy = random.Random(4), tmp_path / "source", tmp_path / "copy"
+    with source.open("wb") as file:
+        file.truncate(4 << 30)
+        for place in sorted(dice.sample(range(4 << 30 >> 20), 40)):
+            file.seek((place << 20) + 4096 * dice.randrange(16))
+            file.write(dice.randbytes(dice.choice((1, 4096, 65536, 300_000, 900_000))))
+    path = tmp_path / "pool"
+    path.mkdir()
+    virtd.virsh("pool-create-as", "images", "dir", "--target", str(path))
+    virtd.virsh("vol-create-as", "images", "v", "4G", "--allocation", "0")
+    virtd.virsh("vol-upload", "v", str(source), "--pool", "images", "--sparse")
+    virtd.virsh("vol-download", "v", str(copy), "--pool", "images", "--sparse")
+    assert extents(source) == extents(path / "v") == extents(copy)
+    assert len(extents(source)[1]) > 30
+    # The pool's view of it is right at once.
+    allocated = source.stat().st_blocks * 512
+    assert virtd.virsh("vol-info", "v", "images", "--bytes").split("Allocation:")[1].split()[0] == str(allocated)
+    pool = virtd.virsh("pool-info", "images", "--bytes")
+    assert "Capacity:" in pool
