@@ -85,6 +85,7 @@ COMMANDS: Final = (
 )  # fmt: skip
 # What some commands need of the host.
 _NEEDS: Final = {
+    "@sysinfo": lambda: not os.path.exists("/sys/firmware/dmi/tables/DMI"),
     "@node-memory-tune": lambda: os.path.exists("/sys/kernel/mm/ksm/merge_across_nodes"),
     "@freepages": lambda: os.path.exists("/sys/kernel/mm/hugepages/hugepages-2048kB"),
     "memtune": lambda: os.geteuid() == 0,

@@ -110,3 +110,12 @@ def test_a_host_without_dmidecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sysinfo, "_PATH", str(tmp_path))
     with pytest.raises(VirtError, match="not available"):
         sysinfo.write()
+
+
+def test_what_a_guest_is_told_that_is_to_be_taken_for_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dmidecode(tmp_path, monkeypatch, SAID)
+    found = sysinfo.tables()
+    assert [(one.name, one.text) for one in found.system] == [("manufacturer", "Maker"), ("product", "Box 1")]
+    assert [len(board.entries) for board in found.base_boards] == [2, 1]
+    assert [one.text for one in found.oem_strings] == ["first", "second"]
+    assert (len(found.bios), found.chassis) == (4, [])

@@ -6,9 +6,11 @@ This module knows no QEMU.
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 
 from virtd import constants as c
 from virtd import deadlines
+from virtd.conf.domain.os import BaseBoard, Entry, Smbios, Text
 from virtd.drivers.qemu.host.xmltext import Document
 from virtd.errors import VirtError
 
@@ -75,6 +77,9 @@ _STRINGS = "OEM Strings"
 Structure = tuple[str, dict[str, str]]
 """The heading of a structure, and its entries."""
 
+Names = tuple[tuple[str, str], ...]
+"""Names of entries: libvirt's, and dmidecode's."""
+
 
 def write() -> str:
     """virConnectGetSysinfo: the document.
@@ -84,16 +89,12 @@ def write() -> str:
         DeadlineExceeded: dmidecode does not end.
     """
     found = _read()
-    if not found:
-        text = "Host SMBIOS information is not available"
-        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
     doc = Document()
     with doc.element("sysinfo", type="smbios"):
         for heading, element, names in _SECTIONS:
-            for title, entries in found:
-                if title == heading and entries.get("Size") != "No Module Installed":
-                    _section(doc, element, [(name, entries[key]) for name, key in names if entries.get(key)])
-        strings = [value for title, entries in found if title == _STRINGS for value in entries.values()]
+            for entries in _of(found, heading, names):
+                _section(doc, element, entries)
+        strings = _strings(found)
         if strings:
             with doc.element("oemStrings"):
                 for value in strings:
@@ -101,17 +102,57 @@ def write() -> str:
     return doc.text()
 
 
+def tables() -> Smbios:
+    """What a guest is told that is to be taken for this host (<smbios mode='host'>): all but the host's own UUID.
+
+    Raises:
+        VirtError, DeadlineExceeded: as write().
+    """
+    found = _read()
+    told = {element: list(_of(found, heading, names)) for heading, element, names in _SECTIONS}
+
+    def first(element: str) -> list[Entry]:
+        listed = next(iter(told[element]), [])
+        return [Entry(name=name, text=value) for name, value in listed if name != "uuid"]
+
+    boards = [BaseBoard(entries=[Entry(name=name, text=value) for name, value in one]) for one in told["baseBoard"]]
+    return Smbios(
+        bios=first("bios"),
+        system=first("system"),
+        base_boards=boards,
+        chassis=first("chassis"),
+        oem_strings=[Text(text=value) for value in _strings(found)],
+    )
+
+
+def _of(found: list[Structure], heading: str, names: Names) -> Iterator[list[tuple[str, str]]]:
+    """The entries of the structures of a kind that have any, under libvirt's names."""
+    for title, entries in found:
+        listed = [(name, entries[key]) for name, key in names if entries.get(key)]
+        if title == heading and listed and entries.get("Size") != "No Module Installed":
+            yield listed
+
+
+def _strings(found: list[Structure]) -> list[str]:
+    return [value for title, entries in found if title == _STRINGS for value in entries.values()]
+
+
 def _section(doc: Document, element: str, entries: list[tuple[str, str]]) -> None:
-    if entries:
-        with doc.element(element):
-            for name, value in entries:
-                doc.add("entry", value, name=name)
+    with doc.element(element):
+        for name, value in entries:
+            doc.add("entry", value, name=name)
 
 
 def _read() -> list[Structure]:
     program = shutil.which("dmidecode", path=_PATH)
-    if program is None:
-        return []
+    found = [] if program is None else _ask(program)
+    if not found:
+        text = "Host SMBIOS information is not available"
+        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+    return found
+
+
+def _ask(program: str) -> list[Structure]:
     command, seconds = [program, "-q", "-t", _TYPES], deadlines.remaining(_SECONDS)
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, env={"LC_ALL": "C"})
