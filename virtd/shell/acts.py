@@ -6,9 +6,10 @@ The functions here make such commands' functions, so that a line of a table says
 from __future__ import annotations
 
 from virtd import constants as c
+from virtd.errors import VirtError
 from virtd.shell.command import Args
 from virtd.shell.failure import failing
-from virtd.shell.output import Output, Plain, Single
+from virtd.shell.output import Cell, Output, Plain, Single, yes
 from virtd.shell.session import Session, read_text
 
 TYPE_CHECKING = False
@@ -149,6 +150,46 @@ def document(args: Args, text: str) -> Output:
 
         text = xmltext.extract(text, expression, wrap=args.flag("wrap"))
     return Plain("xml", text)
+
+
+def edit(kind: str, read: str, write: str, label: str, *arguments: Any, flags: int) -> Function:
+    """A command that has an object's definition changed in an editor.
+
+    Args:
+        kind: what kind of object.
+        read: the procedure that takes the object and flags, and returns the document.
+        write: the procedure that takes the document.
+        label: what kind of object, in what is said.
+        arguments: the other arguments of `write`.
+        flags: of `read`.
+    """
+
+    def function(session: Session, args: Args) -> None:
+        from virtd.shell import editing
+
+        found = find(session, args, kind)
+        editing.edit(
+            session,
+            lambda: str(session.call(read, found, flags)),
+            lambda text: session.call(write, text, *arguments),
+            f"{label} {found.name} XML configuration not changed.",
+            f"{label} {found.name} XML configuration edited.",
+        )
+
+    return function
+
+
+def which(args: Args, active: int, inactive: int) -> int:
+    """The flags of a list by its options: those that are active, with --inactive the others, with --all both."""
+    return active | inactive if args.flag("all") else inactive if args.flag("inactive") else active
+
+
+def starts_itself(session: Session, procedure: str, found: Any) -> Cell:
+    """Whether an object is started with the machine; of one without a definition nobody can say."""
+    try:
+        return yes(session.call(procedure, found))
+    except VirtError:
+        return Cell("no autostart", None)
 
 
 def identify(kind: str, key: str, ways: str) -> Function:

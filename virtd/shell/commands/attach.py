@@ -142,16 +142,19 @@ def _remove(element: Any, tag: str) -> None:
         element.remove(found)
 
 
-def attach_disk(session: Session, args: Args) -> Output | None:
-    """virDomainAttachDevice of a disk."""
-    xml = disk_xml(args)
+def _attach(session: Session, args: Args, what: str, xml: str) -> Output | None:
     if args.flag("print-xml"):
         return Plain("xml", xml)
     domain = session.domain(args.required("domain"))
-    with failing("Failed to attach disk"):
+    with failing(f"Failed to attach {what}"):
         attach(session, args, domain, xml)
-    session.say("Disk attached successfully\n")
+    session.say(f"{what.capitalize()} attached successfully\n")
     return None
+
+
+def attach_disk(session: Session, args: Args) -> Output | None:
+    """virDomainAttachDevice of a disk."""
+    return _attach(session, args, "disk", disk_xml(args))
 
 
 def _find_disk(session: Session, domain: Any, flags: int, name: str, *, removable: bool = False) -> Any:
@@ -287,14 +290,7 @@ def attach_interface(session: Session, args: Args) -> Output | None:
     mode = args.text("source-mode")
     if mode is not None and mode not in ("server", "client"):
         raise Failure(f"Invalid source mode: {mode}")
-    xml = interface_xml(args)
-    if args.flag("print-xml"):
-        return Plain("xml", xml)
-    domain = session.domain(args.required("domain"))
-    with failing("Failed to attach interface"):
-        attach(session, args, domain, xml)
-    session.say("Interface attached successfully\n")
-    return None
+    return _attach(session, args, "interface", interface_xml(args))
 
 
 def _find_interface(session: Session, domain: Any, flags: int, kind: str, mac: str | None) -> Any:

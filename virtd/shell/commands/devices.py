@@ -12,6 +12,7 @@ from virtd.shell.session import Session, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 PERSISTENT = f"[--persistent] {AFFECT_OPTIONS}"
@@ -53,24 +54,18 @@ def detach(session: Session, args: Args, domain: Any, xml: str) -> None:
         session.call("domain_detach_device", domain, xml)
 
 
-def attach_device(session: Session, args: Args) -> None:
-    """Attach a device of a file's XML."""
-    path = args.required("file")
-    domain = session.domain(args.required("domain"))
-    text = read_text(path)
-    with failing(f"Failed to attach device from {path}"):
-        attach(session, args, domain, text)
-    session.say("Device attached successfully\n")
+def _of_file(act: Callable[[Session, Args, Any, str], None], verb: str) -> Callable[[Session, Args], None]:
+    """A command that attaches or detaches a device of a file's XML."""
 
+    def function(session: Session, args: Args) -> None:
+        path = args.required("file")
+        domain = session.domain(args.required("domain"))
+        text = read_text(path)
+        with failing(f"Failed to {verb} device from {path}"):
+            act(session, args, domain, text)
+        session.say(f"Device {verb}ed successfully\n")
 
-def detach_device(session: Session, args: Args) -> None:
-    """Detach a device of a file's XML."""
-    path = args.required("file")
-    domain = session.domain(args.required("domain"))
-    text = read_text(path)
-    with failing(f"Failed to detach device from {path}"):
-        detach(session, args, domain, text)
-    session.say("Device detached successfully\n")
+    return function
 
 
 def detach_alias(session: Session, args: Args) -> None:
@@ -171,11 +166,15 @@ COMMANDS = (
         "attach-device",
         f"<domain> <file> {PERSISTENT}",
         "plug in a device from an XML file",
-        attach_device,
+        _of_file(attach, "attach"),
         kinds=_FILE,
     ),
     Command(
-        "detach-device", f"<domain> <file> {PERSISTENT}", "unplug a device from an XML file", detach_device, kinds=_FILE
+        "detach-device",
+        f"<domain> <file> {PERSISTENT}",
+        "unplug a device from an XML file",
+        _of_file(detach, "detach"),
+        kinds=_FILE,
     ),
     Command(
         "detach-device-alias",

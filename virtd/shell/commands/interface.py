@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 def iface_list(session: Session, args: Args) -> Output:
     """virConnectListAllInterfaces."""
-    flags = c.VIR_CONNECT_LIST_INTERFACES_ACTIVE
-    if args.flag("all"):
-        flags |= c.VIR_CONNECT_LIST_INTERFACES_INACTIVE
-    elif args.flag("inactive"):
-        flags = c.VIR_CONNECT_LIST_INTERFACES_INACTIVE
+    flags = acts.which(args, c.VIR_CONNECT_LIST_INTERFACES_ACTIVE, c.VIR_CONNECT_LIST_INTERFACES_INACTIVE)
     with failing("Failed to list interfaces"):
         interfaces = session.call("connect_list_all_interfaces", 1, flags)[0]
     table = Table((("name", "Name"), ("state", "State"), ("mac", "MAC Address")))
@@ -41,20 +37,6 @@ def iface_mac(session: Session, args: Args) -> Output:
 def iface_name(session: Session, args: Args) -> Output:
     """The name of an interface."""
     return Single("name", find(session, args, "interface", "mac").name)
-
-
-def iface_edit(session: Session, args: Args) -> None:
-    """virInterfaceDefineXML, of what an editor made of the configuration."""
-    from virtd.shell import editing
-
-    interface = find(session, args, "interface")
-    editing.edit(
-        session,
-        lambda: str(session.call("interface_get_xml_desc", interface, c.VIR_INTERFACE_XML_INACTIVE)),
-        lambda text: session.call("interface_define_xml", text, 0),
-        f"Interface {interface.name} XML configuration not changed.",
-        f"Interface {interface.name} XML configuration edited.",
-    )
 
 
 def _transaction(procedure: str, done: str, failed: str) -> Any:
@@ -200,7 +182,19 @@ COMMANDS = (
         "show an interface's XML",
         dump_xml("interface", "interface_get_xml_desc", {"inactive": c.VIR_INTERFACE_XML_INACTIVE}),
     ),
-    Command("iface-edit", "<interface>", "change an interface's configuration in an editor", iface_edit),
+    Command(
+        "iface-edit",
+        "<interface>",
+        "change an interface's configuration in an editor",
+        acts.edit(
+            "interface",
+            "interface_get_xml_desc",
+            "interface_define_xml",
+            "Interface",
+            0,
+            flags=c.VIR_INTERFACE_XML_INACTIVE,
+        ),
+    ),
     Command("iface-list", "[--inactive] [--all]", "show which interfaces the host has", iface_list),
     Command("iface-mac", "<interface>", "show the MAC address of an interface", iface_mac),
     Command("iface-name", "<interface>", "show the name of an interface", iface_name),

@@ -51,12 +51,7 @@ _ADDRESS_TYPES = ("ipv4", "ipv6")
 def net_list(session: Session, args: Args) -> Output:
     """virConnectListAllNetworks."""
     flags = args.flags(_FILTERS)
-    if args.flag("all"):
-        flags |= c.VIR_CONNECT_LIST_NETWORKS_ACTIVE | c.VIR_CONNECT_LIST_NETWORKS_INACTIVE
-    elif args.flag("inactive"):
-        flags |= c.VIR_CONNECT_LIST_NETWORKS_INACTIVE
-    else:
-        flags |= c.VIR_CONNECT_LIST_NETWORKS_ACTIVE
+    flags |= acts.which(args, c.VIR_CONNECT_LIST_NETWORKS_ACTIVE, c.VIR_CONNECT_LIST_NETWORKS_INACTIVE)
     if sum(args.flag(one) for one in ("table", "name", "uuid")) > 1:
         raise Failure("Only one argument from --table, --name and --uuid may be specified.")
     with failing("Failed to list networks"):
@@ -73,17 +68,10 @@ def net_list(session: Session, args: Args) -> Output:
         table.add(
             one.name,
             Cell("active" if active else "inactive", "active" if active else "inactive"),
-            _autostart(session, one),
+            acts.starts_itself(session, "network_get_autostart", one),
             yes(session.call("network_is_persistent", one)),
         )
     return table
-
-
-def _autostart(session: Session, network: Any) -> Cell:
-    try:
-        return yes(session.call("network_get_autostart", network))
-    except VirtError:
-        return Cell("no autostart", None)
 
 
 def net_info(session: Session, args: Args) -> Output:
@@ -94,7 +82,7 @@ def net_info(session: Session, args: Args) -> Output:
     fields.add("UUID:", uuids.to_text(network.uuid))
     fields.add("Active:", yes(session.call("network_is_active", network)))
     fields.add("Persistent:", yes(session.call("network_is_persistent", network)))
-    fields.add("Autostart:", _autostart(session, network))
+    fields.add("Autostart:", acts.starts_itself(session, "network_get_autostart", network))
     try:
         fields.add("Bridge:", session.call("network_get_bridge_name", network))
     except VirtError:
@@ -173,24 +161,6 @@ def net_update(session: Session, args: Args) -> None:
     else:
         what = "persistent config"
     session.say(f"Updated network {network.name} {what}")
-
-
-def net_edit(session: Session, args: Args) -> None:
-    """virNetworkDefineXML, of what an editor made of the definition."""
-    from virtd.shell import editing
-
-    network = find(session, args, "network")
-
-    def fetch() -> str:
-        return str(session.call("network_get_xml_desc", network, c.VIR_NETWORK_XML_INACTIVE))
-
-    editing.edit(
-        session,
-        fetch,
-        lambda text: session.call("network_define_xml", text),
-        f"Network {network.name} XML configuration not changed.",
-        f"Network {network.name} XML configuration edited.",
-    )
 
 
 # Ports
@@ -295,7 +265,12 @@ COMMANDS = (
         "show a network's XML",
         dump_xml("network", "network_get_xml_desc", {"inactive": c.VIR_NETWORK_XML_INACTIVE}),
     ),
-    Command("net-edit", "<network>", "change a network's definition in an editor", net_edit),
+    Command(
+        "net-edit",
+        "<network>",
+        "change a network's definition in an editor",
+        acts.edit("network", "network_get_xml_desc", "network_define_xml", "Network", flags=c.VIR_NETWORK_XML_INACTIVE),
+    ),
     Command("net-info", "<network>", "show the main facts about a network", net_info),
     Command(
         "net-list",

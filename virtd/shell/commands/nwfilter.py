@@ -6,7 +6,7 @@ from virtd import constants as c
 from virtd import uuids
 from virtd.errors import VirtError
 from virtd.shell import acts
-from virtd.shell.acts import act, document, dump_xml, find
+from virtd.shell.acts import act, document, dump_xml
 from virtd.shell.command import Args, Command
 from virtd.shell.failure import Failure, failing
 from virtd.shell.output import Output, Table
@@ -25,20 +25,6 @@ def nwfilter_list(session: Session, args: Args) -> Output:
     for one in sorted(filters, key=lambda nwfilter: nwfilter.name.casefold()):
         table.add(uuids.to_text(one.uuid), one.name)
     return table
-
-
-def nwfilter_edit(session: Session, args: Args) -> None:
-    """virNWFilterDefineXML, of what an editor made of the definition."""
-    from virtd.shell import editing
-
-    nwfilter = find(session, args, "nwfilter")
-    editing.edit(
-        session,
-        lambda: str(session.call("nwfilter_get_xml_desc", nwfilter, 0)),
-        lambda text: session.call("nwfilter_define_xml", text),
-        f"Network filter {nwfilter.name} XML configuration not changed.",
-        f"Network filter {nwfilter.name} XML configuration edited.",
-    )
 
 
 def _binding(session: Session, args: Args) -> Any:
@@ -119,7 +105,12 @@ COMMANDS = (
         "show a network filter's XML",
         dump_xml("nwfilter", "nwfilter_get_xml_desc"),
     ),
-    Command("nwfilter-edit", "<nwfilter>", "change a network filter's definition in an editor", nwfilter_edit),
+    Command(
+        "nwfilter-edit",
+        "<nwfilter>",
+        "change a network filter's definition in an editor",
+        acts.edit("nwfilter", "nwfilter_get_xml_desc", "nwfilter_define_xml", "Network filter", flags=0),
+    ),
     Command("nwfilter-list", "", "show which network filters there are", nwfilter_list),
     Command(
         "nwfilter-undefine",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from virtd import constants as c
 from virtd import uuids
-from virtd.errors import VirtError
 from virtd.shell import acts, states, units
 from virtd.shell.acts import act, autostart, dump_xml, find, identify
 from virtd.shell.command import Args, Command
@@ -66,12 +65,7 @@ def pretty(size: int) -> Cell:
 def pool_list(session: Session, args: Args) -> Output:
     """virConnectListAllStoragePools."""
     flags = args.flags(_FILTERS)
-    if args.flag("all"):
-        flags |= c.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE | c.VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE
-    elif args.flag("inactive"):
-        flags |= c.VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE
-    else:
-        flags |= c.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE
+    flags |= acts.which(args, c.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE, c.VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE)
     for kind in (args.text("type") or "").split(","):
         if kind and kind not in TYPES:
             raise Failure(f"Invalid pool type '{kind}'")
@@ -86,7 +80,7 @@ def pool_list(session: Session, args: Args) -> Output:
     table = Table((("name", "Name"), ("state", "State"), ("autostart", "Autostart")))
     for one in pools:
         state = "active" if session.call("storage_pool_is_active", one) else "inactive"
-        table.add(one.name, state, _autostart(session, one))
+        table.add(one.name, state, acts.starts_itself(session, "storage_pool_get_autostart", one))
     return table
 
 
@@ -101,13 +95,6 @@ def _brief(args: Args, pool: Any) -> Cell:
         shown["name"] = pool.name
         text += f"{pool.name:<20}"
     return Cell(text, shown if len(shown) > 1 else next(iter(shown.values())))
-
-
-def _autostart(session: Session, pool: Any) -> Cell:
-    try:
-        return yes(session.call("storage_pool_get_autostart", pool))
-    except VirtError:
-        return Cell("no autostart", None)
 
 
 def _details(session: Session, pools: list[Any]) -> Output:
@@ -127,7 +114,13 @@ def _details(session: Session, pools: list[Any]) -> Output:
         if state in (c.VIR_STORAGE_POOL_RUNNING, c.VIR_STORAGE_POOL_DEGRADED):
             shown = [pretty(size) for size in sizes]
         persistent = yes(session.call("storage_pool_is_persistent", one))
-        table.add(one.name, states.of(states.POOL, state), _autostart(session, one), persistent, *shown)
+        table.add(
+            one.name,
+            states.of(states.POOL, state),
+            acts.starts_itself(session, "storage_pool_get_autostart", one),
+            persistent,
+            *shown,
+        )
     return table
 
 
@@ -140,7 +133,7 @@ def pool_info(session: Session, args: Args) -> Output:
     state, capacity, allocation, available = session.call("storage_pool_get_info", pool)
     fields.add("State:", states.of(states.POOL, state))
     fields.add("Persistent:", yes(session.call("storage_pool_is_persistent", pool)))
-    fields.add("Autostart:", _autostart(session, pool))
+    fields.add("Autostart:", acts.starts_itself(session, "storage_pool_get_autostart", pool))
     if state in (c.VIR_STORAGE_POOL_RUNNING, c.VIR_STORAGE_POOL_DEGRADED):
         for label, size in (("Capacity:", capacity), ("Allocation:", allocation), ("Available:", available)):
             fields.add(label, size if args.flag("bytes") else pretty(size))
@@ -175,24 +168,6 @@ def pool_build(session: Session, args: Args) -> None:
     with failing(f"Failed to build pool {name}"):
         session.call("storage_pool_build", pool, args.flags(_BUILD_FLAGS))
     session.say(f"Pool {name} built\n")
-
-
-def pool_edit(session: Session, args: Args) -> None:
-    """virStoragePoolDefineXML, of what an editor made of the definition."""
-    from virtd.shell import editing
-
-    pool = find(session, args, "pool")
-
-    def fetch() -> str:
-        return str(session.call("storage_pool_get_xml_desc", pool, c.VIR_STORAGE_XML_INACTIVE))
-
-    editing.edit(
-        session,
-        fetch,
-        lambda text: session.call("storage_pool_define_xml", text, 0),
-        f"Pool {pool.name} XML configuration not changed.",
-        f"Pool {pool.name} XML configuration edited.",
-    )
 
 
 def capabilities(session: Session, args: Args) -> Output:
@@ -249,7 +224,19 @@ COMMANDS = (
         "show a pool's XML",
         dump_xml("pool", "storage_pool_get_xml_desc", {"inactive": c.VIR_STORAGE_XML_INACTIVE}),
     ),
-    Command("pool-edit", "<pool>", "change a pool's definition in an editor", pool_edit),
+    Command(
+        "pool-edit",
+        "<pool>",
+        "change a pool's definition in an editor",
+        acts.edit(
+            "pool",
+            "storage_pool_get_xml_desc",
+            "storage_pool_define_xml",
+            "Pool",
+            0,
+            flags=c.VIR_STORAGE_XML_INACTIVE,
+        ),
+    ),
     Command("pool-info", "<pool> [--bytes]", "show the main facts about a pool", pool_info),
     Command(
         "pool-list",
