@@ -96,6 +96,36 @@ def test_a_new_supervisor_tells_of_what_happens(virtd: Instance, events: Events,
     assert events.take(stopped) == [lifecycle("web1", number, 6, 1), lifecycle("web1", number, 5, 0)]
 
 
+def test_everything_is_killed_while_ten_guests_run(
+    virtd: Instance, libvirt: ModuleType, connect: Callable[..., Any], new_guest: Callable[..., Guest]
+) -> None:
+    made = {name: new_guest(name) for name in (f"web{number}" for number in range(10))}
+    connection = connect()
+    for guest in made.values():
+        connection.createXML(guest.xml)
+    for guest in made.values():
+        guest.wait()
+    before = {name: (virtd.virsh("domid", name), qemu(virtd, name)) for name in made}
+
+    def virtsh(*command: str) -> str:
+        uri = f"qemu:///embed?root={virtd.root}"
+        return virtd.run(guests.PYTHON, "-m", "virtd.shell.main", "--quiet", "-c", uri, *command).stdout.strip()
+
+    assert virtd.kill("virtd: ")
+    # Without any server: all are found, by whoever looks, and watched over again.
+    assert sorted(virtsh("list", "--name").split()) == sorted(made)
+    assert len(processes(virtd, "virtd: guest web")) == len(made)
+    virtsh("inject-nmi", "web3")
+    made["web3"].wait(b"[nmi]")  # its console is written down as before
+    assert virtd.kill("virtd: ")
+    virtd.start()
+    assert {name: (virtd.virsh("domid", name), qemu(virtd, name)) for name in made} == before
+    events = Events(libvirt, connect(), virtd)
+    os.kill(before["web4"][1], signal.SIGTERM)
+    assert lifecycle("web4", int(before["web4"][0]), 5, 0) in events.take(stopped)
+    assert sorted(virtd.virsh("list", "--name").split()) == sorted(made.keys() - {"web4"})
+
+
 @pytest.mark.parametrize("server", ["running", "down"])
 def test_qemu_and_supervisor_both_gone(
     virtd: Instance, running: Callable[..., Guest], new_guest: Callable[..., Guest], server: str

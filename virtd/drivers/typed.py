@@ -54,6 +54,26 @@ def string(field: str, value: str) -> TypedParam:
     return TypedParam(field, TypedValue(c.VIR_TYPED_PARAM_STRING, value))
 
 
+# The numbers that fit into a parameter of each type.
+_RANGES = {
+    c.VIR_TYPED_PARAM_INT: range(-(2**31), 2**31),
+    c.VIR_TYPED_PARAM_UINT: range(2**32),
+    c.VIR_TYPED_PARAM_LLONG: range(-(2**63), 2**63),
+    c.VIR_TYPED_PARAM_ULLONG: range(2**64),
+}
+
+
+def check(params: Iterable[TypedParam]) -> None:
+    """Refuse numbers that do not fit: for what was said by somebody who cannot be trusted.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR.
+    """
+    for field, (kind, value) in params:
+        if kind in _RANGES and value not in _RANGES[kind]:
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"the value of '{field}' is out of range", domain=_NONE)
+
+
 def portion(params: Sequence[TypedParam], wanted: int, flags: int) -> tuple[list[TypedParam], int]:
     """The answer to a client that has room for so many parameters.
 

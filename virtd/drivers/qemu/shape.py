@@ -6,6 +6,8 @@ type than asked for, or a missing one without a default, is an error that names 
 This module knows no protocol.
 """
 
+import json
+import math
 from typing import NoReturn, TypeVar, cast
 
 from virtd import constants as c
@@ -21,6 +23,32 @@ class ShapeError(VirtError):
 
     def __init__(self, what: str) -> None:
         super().__init__(c.VIR_ERR_INTERNAL_ERROR, what, domain=c.VIR_FROM_QEMU)
+
+
+def loads(data: bytes) -> object:
+    """JSON of somebody who cannot be trusted: each number fits into 64 bits, and each text into UTF-8.
+
+    Raises:
+        ValueError: it is not that.
+        RecursionError: it is nested too deeply.
+    """
+    found: object = json.loads(data, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
+    json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair would go unnoticed until it is sent on
+    return found
+
+
+def _integer(digits: str) -> int:
+    number = int(digits)
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(digits)
+    return number
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(digits)
+    return number
 
 
 def text(table: Table, key: str, default: object = _REQUIRED) -> str:

@@ -35,7 +35,7 @@ class Agent(AgentClient):
                 DomainIpAddr(
                     ADDRESS_TYPES.get(shape.text(ip, "ip-address-type"), c.VIR_IP_ADDR_TYPE_IPV4),
                     shape.text(ip, "ip-address"),
-                    shape.number(ip, "prefix"),
+                    shape.number(ip, "prefix") & 0xFFFFFFFF,
                 )
                 for ip in shape.tables(one, "ip-addresses", [])
             ]

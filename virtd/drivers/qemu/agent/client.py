@@ -168,7 +168,7 @@ class AgentClient:
             if newline:
                 self._buffer[:] = rest
                 try:
-                    return shape.as_table(json.loads(line.rpartition(_DELIMITER)[2]), "answer")
+                    return shape.as_table(shape.loads(line.rpartition(_DELIMITER)[2]), "answer")
                 except (ValueError, RecursionError, shape.ShapeError):
                     continue
             if len(self._buffer) > MAX_ANSWER:

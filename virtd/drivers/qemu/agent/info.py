@@ -30,7 +30,9 @@ def gather(agent: Agent, types: int, disks: list[Disk]) -> Params:
         if types and not types & bit:
             continue
         try:
-            params += make(agent, disks)
+            made = make(agent, disks)
+            typed.check(made)
+            params += made
         except AgentError:
             if types:
                 raise
@@ -46,7 +48,7 @@ def _users(agent: Agent, disks: list[Disk]) -> Params:
         if "domain" in one:
             params.append(typed.string(f"{prefix}.domain", shape.text(one, "domain")))
         login = one.get("login-time")
-        if isinstance(login, int | float):
+        if isinstance(login, int | float) and 0 <= login < 2**53:
             params.append(typed.unsigned_long(f"{prefix}.login-time", int(login * 1000)))
     return params
 
