@@ -23,9 +23,9 @@ def test_every_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("VISUAL", "true")  # pool-edit without a change
+    device = loop(64)
     for program in ("parted", "lvm"):
         need_program(program)
-    device = loop(64)
 
     def virsh(*words: str) -> subprocess.CompletedProcess[str]:
         return virtd.virsh_result(*words, seconds=60)

@@ -3,15 +3,16 @@
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.drivers.storage.conftest import Loop
+from tests.drivers.storage.conftest import Connect, Loop
 from tests.drivers.storage.test_transfer import upload
 from virtd import constants as c
 from virtd.drivers.secret.driver import SecretDriver
-from virtd.drivers.storage import programs
+from virtd.drivers.storage import imagetool, programs
 from virtd.drivers.storage.driver import StorageDriver
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool, StorageVol
@@ -173,4 +174,34 @@ def test_content(driver: StorageDriver, pool: StoragePool, images: Path, loop: L
     assert 4 * MIB <= image["virtual-size"] < 5 * MIB
     with pytest.raises(VirtError, match="storage pool does not support changing of volume capacity"):
         driver.storage_vol_resize(first, 4 * MIB, 0)
+    driver.storage_pool_destroy(place)
+
+
+def test_what_a_killed_copy_leaves_is_removed(
+    driver: StorageDriver,
+    pool: StoragePool,
+    images: Path,
+    loop: Loop,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A partition without its content is in no list, and goes with the next change of the pool."""
+    device = loop(32)
+    place = built(driver, device, "gpt")
+    name = f"{os.path.basename(device)}p1"
+    (images / "a").write_bytes(b"content")
+    original = driver.storage_vol_lookup_by_name(pool, "a")
+    pid = os.fork()
+    if not pid:
+        monkeypatch.setattr(imagetool, "copy_to_device", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        connect().storage_vol_create_xml_from(place, partition(name, 1), original, 0)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert Path(f"{device}p1").is_block_device()
+    assert driver.storage_pool_num_of_volumes(place) == 0
+    with pytest.raises(VirtError, match="no storage vol with matching name"):
+        driver.storage_vol_lookup_by_name(place, name)
+    made = driver.storage_vol_create_xml_from(place, partition(name, 2), original, 0)
+    assert Path(made.key).read_bytes().startswith(b"content")
+    assert driver.storage_vol_get_info(made)[1] == 2 * MIB
     driver.storage_pool_destroy(place)

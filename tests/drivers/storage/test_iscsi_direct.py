@@ -52,6 +52,8 @@ class Target:
 
 @pytest.fixture
 def target(tmp_path: Path, need_program: Callable[[str], str]) -> Iterator[Target]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
     for program in ("tgtd", "iscsi-ls"):
         need_program(program)
     server = Target(tmp_path)

@@ -28,8 +28,8 @@ def group(tmp_path: Path) -> str:
 
 @pytest.fixture
 def devices(loop: Loop, need_program: Callable[[str], str]) -> Iterator[list[str]]:
-    need_program("lvm")
     found = [loop(32), loop(32)]
+    need_program("lvm")
     yield found
     # What a failed test left would be found on the next device with the same number.
     for device in found:

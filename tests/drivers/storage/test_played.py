@@ -173,7 +173,8 @@ CEPH_DF = {
 }
 
 
-def test_rbd(driver: StorageDriver, stage: Stage) -> None:
+def test_rbd(driver: StorageDriver, stage: Stage, pool: StoragePool) -> None:
+    images_pool = pool
     stage.play("rbd", RBD)
     stage.play("ceph", f"cat <<'EOF'\n{json.dumps(CEPH_DF)}\nEOF")
     secret(driver.context, "ceph", "libvirt secret", b"\0key\xff")
@@ -213,6 +214,9 @@ def test_rbd(driver: StorageDriver, stage: Stage) -> None:
         "<volume><name>x</name><capacity>1</capacity><target><format type='qcow2'/></target></volume>",
         0,
     )
+    text = "unsupported input storage vol type 3"
+    copy = driver.storage_vol_create_xml_from
+    refused(c.VIR_ERR_INTERNAL_ERROR, text, copy, images_pool, "<volume><name>x</name></volume>", two, 0)
     text = "storage pool doesn't support volume upload"
     refused(c.VIR_ERR_NO_SUPPORT, text, driver.storage_vol_upload, two, 0, 0, 0)
     text = "storage pool doesn't support volume wiping"

@@ -11,13 +11,14 @@ from contextlib import ExitStack
 
 from virtd import constants as c
 from virtd.conf.storage import Volume
+from virtd.conf.storage.types import VOLUME_TYPES
 from virtd.drivers.storage import imagetool
 from virtd.drivers.storage.backends import Backend
 from virtd.drivers.storage.describe import Facts
 from virtd.drivers.storage.driverbase import Located, StorageBase
 from virtd.drivers.storage.jobs import VolumeLock
 from virtd.drivers.storage.pools import Entry
-from virtd.errors import VirtError
+from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import StorageVol
 
 _Fill = Callable[[VolumeLock], None]
@@ -95,6 +96,10 @@ class VolumesElsewhere(StorageBase):
             key: the other one's passphrase, if it is encrypted.
         """
         call = "virStorageVolCreateXMLFrom"
+        if flags & c.VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA:
+            text = "metadata preallocation is not supported for block volumes"
+            raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
+        unsupported_flags(flags, 0, "virStorageBackendCreateBlockFrom")
         if volume.target.encryption is not None:
             text = "a copy on a device cannot be encrypted on the way"
             raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
@@ -107,6 +112,10 @@ class VolumesElsewhere(StorageBase):
                     return self.place(entry, self.pools.config(entry), volume.name or "").reference
         else:
             kind.copy(volume, volume, flags)
+
+        check_readable(facts)
+        # Nobody may be changing the original.
+        self.pools.jobs.volume(source.path, call).release()
 
         def fill(lock: VolumeLock) -> None:
             imagetool.copy_to_device(source.path, facts, key, volume.path, lock)
@@ -134,3 +143,14 @@ class VolumesElsewhere(StorageBase):
             imagetool.encrypt_device(volume, key, lock)
 
         return fill
+
+
+def check_readable(facts: Facts) -> None:
+    """Refuse to copy what has no content that can be read by its path.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR.
+    """
+    if facts.type not in ("file", "block", "dir"):
+        text = f"unsupported input storage vol type {VOLUME_TYPES.index(facts.type)}"
+        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_STORAGE)

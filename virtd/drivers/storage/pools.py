@@ -6,7 +6,7 @@ holds is not known here; its backend looks.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from virtd import constants as c
@@ -161,8 +161,11 @@ class Pools:
             yield
 
     def _abandon(self, entry: Entry, name: str) -> None:
-        """Remove a volume that is no file and was not finished, if its maker has died and the pool is active."""
-        with self.jobs.orphan(entry.uuid, name) as orphaned:
+        """Remove a volume that is no file and was not finished, if its maker has died and the pool is active.
+
+        What cannot be removed now is left to the next change: nobody has asked for it.
+        """
+        with suppress(VirtError), self.jobs.orphan(entry.uuid, name) as orphaned:
             # The entry may be older than the lock of its pool.
             current = self.view().by_uuid.get(entry.uuid)
             if orphaned and current is not None and current.active:

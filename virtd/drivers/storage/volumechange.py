@@ -18,7 +18,7 @@ from virtd.drivers.storage import describe, imagetool, jobs, wipe
 from virtd.drivers.storage.backends import Backend
 from virtd.drivers.storage.describe import Facts
 from virtd.drivers.storage.driverbase import Located, no_volume
-from virtd.drivers.storage.elsewhere import VolumesElsewhere
+from virtd.drivers.storage.elsewhere import VolumesElsewhere, check_readable
 from virtd.drivers.storage.jobs import VolumeLock
 from virtd.drivers.storage.pools import Entry
 from virtd.errors import VirtError, unsupported_flags
@@ -47,7 +47,7 @@ class VolumeChange(VolumesElsewhere):
                 fill = None if key is None else self.encrypt(volume, key)
                 located = Located(entry, volume.name or "", "")
                 call = "virStorageVolCreateXML"
-                return self.make_elsewhere(entry, kind, volume, flags, call, _exists(located), fill)
+                return self.make_elsewhere(entry, kind, volume, flags & _METADATA, call, _exists(located), fill)
         located = self._new(entry, config, volume)
         with ExitStack() as stack:
             lock = stack.enter_context(self._claimed(located, "virStorageVolCreateXML", _exists(located)))
@@ -75,7 +75,9 @@ class VolumeChange(VolumesElsewhere):
             with ExitStack() as stack:
                 key = self._key_of(stack, source, facts)
                 exists = _in_use(Located(entry, volume.name or "", ""))
-                return self.copy_elsewhere(entry, kind, volume, source, facts, flags, exists, key)
+                wanted = flags & ~c.VIR_STORAGE_VOL_CREATE_VALIDATE
+                return self.copy_elsewhere(entry, kind, volume, source, facts, wanted, exists, key)
+        check_readable(facts)
         located = self._new(entry, config, volume)
         with ExitStack() as stack:
             lock = stack.enter_context(self._claimed(located, "virStorageVolCreateXMLFrom", _in_use(located)))
