@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from virtd import constants as c
+from virtd.conf.secret import SecretReference
 from virtd.drivers.base import Context, Event, Identity
 from virtd.drivers.secret.driver import SecretDriver
 from virtd.drivers.secret.store import Secrets
@@ -94,6 +95,19 @@ def test_private_ones_are_for_drivers_only(driver: SecretDriver, tmp_path: Path)
     refused(c.VIR_ERR_INTERNAL_ERROR, text, driver.secret_define_xml, XML, 0)
     store = Secrets(paths.below(str(tmp_path)), driver.generation)
     assert store.value(store.find(UUID)) == b"v"
+
+
+def test_a_secret_is_for_one_kind_of_thing(driver: SecretDriver, tmp_path: Path) -> None:
+    """One of no kind is for all."""
+    driver.secret_set_value(driver.secret_define_xml(XML, 0), b"x", 0)
+    store = Secrets(driver.paths, driver.generation)
+    meant = SecretReference(uuid=UUID)
+    assert store.resolve(meant, c.VIR_SECRET_USAGE_TYPE_CEPH) == b"x"
+    text = f"invalid argument: secret with uuid {UUID} is of type 'ceph' not expected 'volume' type"
+    refused(c.VIR_ERR_INVALID_ARG, text, store.resolve, meant, c.VIR_SECRET_USAGE_TYPE_VOLUME)
+    other = UUID.replace("f5", "a5")
+    driver.secret_set_value(driver.secret_define_xml(f"<secret><uuid>{other}</uuid></secret>", 0), b"y", 0)
+    assert store.resolve(SecretReference(uuid=other), c.VIR_SECRET_USAGE_TYPE_VOLUME) == b"y"
 
 
 def test_a_usage_belongs_to_one_secret(driver: SecretDriver) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from virtd import constants as c
 from virtd import uuids
 from virtd.conf.secret import Secret, parse_secret
+from virtd.conf.secret.secret import USAGES
 from virtd.drivers.secret import values
 from virtd.errors import VirtError
 from virtd.protocol import records
@@ -137,10 +138,17 @@ class Secrets:
             usage_type: what it is needed for, VIR_SECRET_USAGE_TYPE_*.
 
         Raises:
-            VirtError: VIR_ERR_NO_SECRET, there is no such secret, or it has no value.
+            VirtError: VIR_ERR_NO_SECRET, there is no such secret, or it has no value; VIR_ERR_INVALID_ARG, it is for
+                something else.
         """
         if reference.uuid is not None:
-            return self.value(self.find(reference.uuid))
+            entry = self.find(reference.uuid)
+            if entry.config.usage_type not in (c.VIR_SECRET_USAGE_TYPE_NONE, usage_type):
+                names = {kind.number: name for name, kind in USAGES.items()}
+                found, wanted = (names.get(one, "none") for one in (entry.config.usage_type, usage_type))
+                text = f"secret with uuid {entry.uuid} is of type '{found}' not expected '{wanted}' type"
+                raise VirtError(c.VIR_ERR_INVALID_ARG, text, domain=c.VIR_FROM_SECRET)
+            return self.value(entry)
         return self.value(self.find_usage(usage_type, reference.usage or ""))
 
     def _read(self) -> dict[str, Entry]:
