@@ -136,6 +136,7 @@ class Host(Model):
     transport = attr(
         "@transport",
         Choice("tcp unix rdma"),
+        omit="tcp",
         bad=(c.VIR_ERR_CONFIG_UNSUPPORTED, "unknown protocol transport type '%s'"),
     )
     name = attr("@name")
@@ -190,11 +191,11 @@ class SourceBase(Model, by="."):
 
     startup_policy = attr("@startupPolicy", Choice("mandatory requisite optional"))
     index = attr("@index", UINT, live=True)
-    seclabels = subs("seclabel", DeviceSeclabel)
     slices = subs("slices/slice", Slice)
+    seclabels = subs("seclabel", DeviceSeclabel)
+    auth = sub("auth", Auth)
     encryption = sub("encryption", Encryption)
     reservations = sub("reservations", Reservations)
-    auth = sub("auth", Auth)
 
     def loaded(self, el: Element, view: View) -> None:
         """That labelling was skipped is known only of a running guest."""
@@ -392,7 +393,6 @@ class DiskDriver(Model):
     detect_zeroes = attr("@detect_zeroes", Choice("off on unmap"))
     queues = attr("@queues", POSITIVE)
     queue_size = attr("@queue_size", POSITIVE)
-    discard_no_unref = attr("@discard_no_unref", ON_OFF)
     virtio = inline(VirtioOptions)
     metadata_cache = sub("metadata_cache", MetadataCache)
 
@@ -421,7 +421,6 @@ class Disk(Device):
     translation = attr("geometry/@trans", Choice("none auto lba"), when=_geometry)
     logical_block_size = attr("blockio/@logical_block_size", UINT, omit=0)
     physical_block_size = attr("blockio/@physical_block_size", UINT, omit=0)
-    discard_granularity = attr("blockio/@discard_granularity", UINT, omit=0)
     target = attr("target/@dev")
     bus = attr("target/@bus", BUSES)
     tray = attr("target/@tray", Choice("closed open"), omit="closed")
@@ -454,6 +453,6 @@ class Disk(Device):
         source = self.source
         for name in ("file", "dev", "dir", "name", "volume"):
             value = getattr(source, name, None)
-            if isinstance(value, str):
+            if isinstance(value, str) and value:
                 return value
         return None

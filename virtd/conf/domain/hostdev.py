@@ -108,6 +108,9 @@ class ScsiSource(HostdevSource, kind="scsi"):
             raise xml_error("missing the host address for the iSCSI hostdev")
         elif len(self.hosts) > 1:
             raise xml_error("only one source host address may be specified for the iSCSI hostdev")
+        if self.protocol != "iscsi":
+            self.auth = self.initiator = None
+            self.hosts = []
         if self.auth is not None and self.auth.secret is not None and self.auth.secret.type not in (None, "iscsi"):
             raise internal_error(f"hostdev invalid secret type '{self.auth.secret.type}'")
         if self.protocol == "iscsi" and self.name is not None and "/" not in self.name:

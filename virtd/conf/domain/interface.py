@@ -329,10 +329,8 @@ class Interface(Device):
     guest_actual = attr("guest/@actual", live=True)
     model = attr("model/@type")
     driver = sub("driver", InterfaceDriver)
-    backend_type = attr("backend/@type", Choice("default"), omit="default")
     tap = attr("backend/@tap")
     vhost = attr("backend/@vhost")
-    log_file = attr("backend/@logFile")
     filterref = sub("filterref", FilterRef)
     sndbuf = attr("tune/sndbuf", ULONG)
     teaming = sub("teaming", Teaming)
@@ -361,6 +359,10 @@ class Interface(Device):
                 "Invalid attempt to set network interface host-side IP route and/or address info on interface of type "
                 f"'{self.type}'. This is only supported on interfaces of type 'ethernet'"
             )
+        backend = el.find("backend")
+        if backend is not None and backend.get("type") is not None:
+            text = f"Invalid value for attribute 'type' in element 'backend': '{backend.get('type')}'."
+            raise xml_error(text, domain=c.VIR_FROM_XML)
         bandwidth = el.find("bandwidth")
         if bandwidth is not None and bandwidth.get("classID") is not None and self.type != "network":
             text = "classID attribute not supported on <bandwidth> in this usage context"

@@ -58,9 +58,9 @@ def finish(domain: Domain, host: Host, *, inactive: bool = True) -> None:
     basics.check_name(domain)
     basics.fill_top(domain)
     basics.default_boot(domain)
+    implicit.sort_devices(domain)
     for disk in domain.disks:
         devicedefaults.early_disk(disk)
-    implicit.sort_devices(domain)
     for disk in domain.disks:
         devicedefaults.place_disk(disk, domain)
     implicit.add_hostdev_controllers(domain)

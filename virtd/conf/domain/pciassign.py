@@ -177,7 +177,7 @@ def assign_pci(domain: Domain) -> None:
     for one in domain.controllers:
         address = address_of(one.info)
         if address is not None and address.function == 0 and address.multifunction is None:
-            bus = buses.buses[address.bus]
+            bus = buses.buses[address.bus] if address.bus < len(buses.buses) else None
             if bus is not None and address.slot in bus.shared and bus.slots[address.slot] > 1:
                 address.multifunction = True
     number = 256

@@ -108,6 +108,7 @@ def sources(disk: Disk) -> list[tuple[SourceBase, str | None]]:
     return found
 
 
+KNOWN_SECRETS = ("volume", "ceph", "iscsi", "tls", "vtpm")
 SECRET_TYPES = {"iscsi": "iscsi", "rbd": "ceph"}
 
 
@@ -117,7 +118,9 @@ def check_secret_type(protocol: str, kind: str | None) -> None:
     Raises:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED.
     """
-    if kind is not None and kind != SECRET_TYPES.get(protocol, kind):
+    if kind not in KNOWN_SECRETS:
+        raise conf_error(f"unknown secret type '{kind or '(null)'}'")
+    if kind != SECRET_TYPES.get(protocol, kind):
         raise conf_error(f"invalid secret type '{kind}'")
 
 
@@ -125,7 +128,7 @@ def check_chain(x: Context, disk: Disk) -> None:
     """What each image of a chain can be told."""
     for number, (source, _) in enumerate(sources(disk)):
         network = source if isinstance(source, NetworkSource) else None
-        auth = source.auth or (disk.auth if number == 0 else None)
+        auth = source.auth or (disk.auth if number == 0 and network is not None else None)
         if auth is not None and network is None and disk.type != "volume":
             raise conf_error("authentication is supported only for network backed disks")
         if auth is not None and network is not None and network.protocol not in AUTHENTICATED:
@@ -139,10 +142,14 @@ def check_chain(x: Context, disk: Disk) -> None:
             raise conf_error("NVMe namespace can't be zero")
 
 
-def check_source(x: Context, disk: Disk) -> None:
-    """A disk is somewhere, on both sides; a drive may be empty."""
+def check_target(x: Context, disk: Disk) -> None:
+    """A disk is somewhere in the guest."""
     if disk.target is None:
         raise VirtError(c.VIR_ERR_NO_TARGET, disk.source_name, domain=c.VIR_FROM_DOMAIN)
+
+
+def check_source(x: Context, disk: Disk) -> None:
+    """A disk is somewhere on the host; a drive may be empty."""
     if disk.empty and disk.device not in ("cdrom", "floppy"):
         raise VirtError(c.VIR_ERR_NO_SOURCE, disk.target, domain=c.VIR_FROM_DOMAIN)
 
@@ -153,6 +160,7 @@ def printable(text: str | None) -> bool:
 
 
 COMMON: Rules = (
+    check_target,
     check_lun,
     Rule(
         lambda x, d: d.device != "lun" and d.source is not None and d.source.reservations is not None,
@@ -281,7 +289,7 @@ def check_image(disk: Disk, source: SourceBase, image: str | None) -> None:
     if isinstance(source, DirSource):
         if image != "fat":
             text = "storage type 'dir' requires use of storage format 'fat'"
-        elif not disk.readonly and disk.device != "floppy":
+        elif not disk.readonly:
             text = "virtual FAT storage can't be accessed in read-write mode"
     elif image == "fat":
         text = "storage format 'fat' is supported only with 'dir' storage type"

@@ -62,10 +62,6 @@ COMMON: Rules = (
         "teaming persistent attribute not allowed if teaming type is '{d.teaming.type}'",
     ),
     Rule(
-        lambda x, d: d.backend_type == "passt" and d.type != "user",
-        "The 'passt' backend can only be used with interface type='user'",
-    ),
-    Rule(
         lambda x, d: isinstance(d.source, VhostUserSource) and not virtio(d),
         "Wrong or no <model> 'type' attribute specified with <interface type='vhostuser'/>. vhostuser requires the "
         "virtio-net* frontend",

@@ -6,6 +6,7 @@ from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.errors import conf_error, detail_error, xml_error
 from virtd.conf.domain.hostdev import MdevSource
 from virtd.conf.domain.infos import all_infos
+from virtd.conf.domain.interface import HostdevSource
 from virtd.conf.domain.memory import TUNE_LIMITS, HugePage
 
 MAX_APPID = 128
@@ -69,6 +70,10 @@ def check_hostdevs(x: Context) -> None:
     for number, hostdev in enumerate(hostdevs):
         same = (one for one in hostdevs[:number] if one.mode == hostdev.mode and one.type == hostdev.type)
         if hostdev.type != "scsi_host" and any(one.source == hostdev.source for one in same):
+            raise xml_error("Hostdev already exists in the domain configuration")
+    cards = [one.source.address for one in x.domain.interfaces if isinstance(one.source, HostdevSource)]
+    for number, card in enumerate(cards):
+        if card is not None and card in cards[:number]:
             raise xml_error("Hostdev already exists in the domain configuration")
     if sum(bool(one.ramfb) and isinstance(one.source, MdevSource) for one in hostdevs) > 1:
         raise xml_error("Only one vgpu device can have 'ramfb' enabled")

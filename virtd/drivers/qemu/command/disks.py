@@ -123,7 +123,6 @@ def _common(line: Line, disk: Disk, node: str | None) -> Properties:
         "bootindex": None if floppy else line.bootindex(disk.info),
         "logical_block_size": disk.logical_block_size,
         "physical_block_size": disk.physical_block_size,
-        "discard_granularity": disk.discard_granularity,
         "wwn": int(disk.wwn, 16) if disk.wwn is not None and scsi_like else None,
         "rotation_rate": disk.rotation_rate,
         "vendor": disk.vendor,

@@ -118,8 +118,6 @@ def _virtio(options: InterfaceDriver) -> Properties:
 
 
 def _user(line: Line, interface: Interface) -> Properties:
-    if interface.backend_type == "passt":
-        raise unsupported("interface backend 'passt' is not supported with this QEMU binary")
     properties: Properties = {"type": "user"}
     for ip in interface.ips:
         if ip.family == "ipv6" or ":" in (ip.address or ""):

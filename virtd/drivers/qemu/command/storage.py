@@ -167,8 +167,6 @@ def _format(line: Line, disk: Disk, image: Image, backing: str | None) -> Proper
     }
     if options.metadata_cache is not None and kind == "qcow2" and top:
         properties["cache-size"] = options.metadata_cache.max_size
-    if kind == "qcow2" and top:
-        properties["discard-no-unref"] = options.discard_no_unref
     part = _slice(image)
     if part is not None and kind == "raw":
         properties |= {"offset": part.offset, "size": part.size}
