@@ -13,7 +13,6 @@ from virtd.conf.domain.os import Entry, FwCfgs, Loader, Nvram, Smbios
 from virtd.drivers.qemu.command.line import Line, devices_with_boot_order, escape, internal, join, unsupported
 from virtd.drivers.qemu.command.memory import uses_default_memory
 from virtd.drivers.qemu.command.storage import local_path, where
-from virtd.drivers.qemu.host import sysinfo
 from virtd.drivers.qemu.run import firmware
 from virtd.drivers.qemu.run.access import Use
 from virtd.errors import VirtError
@@ -183,6 +182,8 @@ def add_smbios(line: Line) -> None:
     mode = config.os.smbios
     tables = [one for one in config.sysinfo if isinstance(one, Smbios)]
     if mode == "host":
+        from virtd.drivers.qemu.host import sysinfo  # few guests look like their host
+
         _smbios(line, sysinfo.tables())
     if mode == "sysinfo":
         if not tables:

@@ -16,7 +16,6 @@ from virtd.conf.domain.hostdev import MdevSource, PciSource, ScsiHostSource, Scs
 from virtd.conf.domain.interface import HostdevSource, Interface
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.host import sysfs
-from virtd.drivers.storage import programs
 from virtd.errors import VirtError
 from virtd.state import files, undo
 
@@ -118,6 +117,8 @@ def _card(interface: Interface, source: HostdevSource, guest: Guest, claims: str
 
 
 def _set_function(card: str, number: int, mac: str, vlan: int) -> None:
+    from virtd.drivers.storage import programs  # few guests have such a card
+
     programs.run("ip", ["link", "set", "dev", card, "vf", str(number), "mac", mac, "vlan", str(vlan)])
 
 

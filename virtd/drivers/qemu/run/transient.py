@@ -10,7 +10,6 @@ from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.disk import BackingStore, Disk, FileSource
 from virtd.drivers.qemu.command import storage
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.storage import programs
 from virtd.errors import VirtError
 from virtd.state import undo
 
@@ -43,6 +42,8 @@ def _cover(disk: Disk, guest: Guest) -> None:
     if os.path.exists(path):
         text = f"Overlay file '{path}' for transient disk '{disk.target}' already exists"
         raise _error(c.VIR_ERR_OPERATION_UNSUPPORTED, text)
+    from virtd.drivers.storage import programs  # few guests have such a disk
+
     kind = disk.driver.type or "raw"
     undo.note(guest.undo_path, "file", path=path)
     programs.run("qemu-img", ["create", "-q", "-f", "qcow2", "-F", kind, "-b", source.file, path])
