@@ -235,8 +235,12 @@ def test_conflicts(service: Service, host: Callable[..., Host]) -> None:
     run("ip", "addr", "add", "10.77.9.4/22", "dev", "cable")
     text = "internal error: Network is already in use by interface cable (10.77.8.0/22)"
     refused(c.VIR_ERR_INTERNAL_ERROR, text, driver.network_create_xml, xml("d", 10))
-    text = "error creating bridge interface cable: File exists"
-    refused(c.VIR_ERR_SYSTEM_ERROR, text, driver.network_create_xml, xml("e", 99).replace("vb-e", "cable"))
+    text = "internal error: bridge name 'cable' already in use. It is that of a link of this host."
+    refused(c.VIR_ERR_INTERNAL_ERROR, text, driver.network_create_xml, xml("e", 99).replace("vb-e", "cable"))
+    defined = driver.network_define_xml(xml("g", 98))
+    host("vb-g")  # somebody takes the name meanwhile
+    text = "error creating bridge interface vb-g: File exists"
+    refused(c.VIR_ERR_SYSTEM_ERROR, text, driver.network_create, defined)
     # A wider route, to somebody's provider or VPN, is no conflict.
     run("ip", "route", "add", "10.0.0.0/8", "via", "10.77.9.5")
     driver.network_create_xml(xml("f", 66))
@@ -350,6 +354,15 @@ def test_of_modes_without_a_bridge(service: Service) -> None:
         assert service.driver.network_is_active(network) == 1
         service.driver.network_destroy(network)
     assert traces(service) == []
+
+
+def test_a_card_without_functions(service: Service) -> None:
+    """A network that gives away the virtual functions of a card needs one that has some."""
+    text = "internal error: No usable Vf's present on SRIOV PF lo"
+    mode = "<forward mode='hostdev' managed='yes'><pf dev='lo'/></forward>"
+    refused(
+        c.VIR_ERR_INTERNAL_ERROR, text, service.driver.network_create_xml, f"<network><name>n</name>{mode}</network>"
+    )
 
 
 def test_unused_names(service: Service) -> None:

@@ -33,11 +33,16 @@ def check_unique(networks: Networks, network: Network) -> Entry | None:
     return same_uuid
 
 
-def settle_bridge(networks: Networks, network: Network) -> None:
+def settle_bridge(networks: Networks, network: Network, *, new: bool) -> None:
     """Give a network's own bridge a name and a MAC address, if it has none; the network is changed.
 
+    Args:
+        networks: all networks.
+        network: the network.
+        new: whether a client has just handed it in; then a link of the host may not have the name, either.
+
     Raises:
-        VirtError: VIR_ERR_INTERNAL_ERROR, the name is another network's.
+        VirtError: VIR_ERR_INTERNAL_ERROR, the name is another network's, or a link's.
     """
     if not network.own_bridge:
         return
@@ -46,6 +51,10 @@ def settle_bridge(networks: Networks, network: Network) -> None:
         owner = taken.get(network.bridge)
         if owner is not None:
             text = f"bridge name '{network.bridge}' already in use. It is that of network '{owner}'."
+            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_NETWORK)
+        own = any(status.bridge == network.bridge for status in networks.claims())
+        if new and not own and links.exists(network.bridge):
+            text = f"bridge name '{network.bridge}' already in use. It is that of a link of this host."
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_NETWORK)
     else:
         network.bridge = _free_name(network.bridge, taken)

@@ -10,7 +10,7 @@ import os
 from virtd import constants as c
 from virtd.conf.network import Network, sockaddr
 from virtd.conf.network.forward import Nat, NatPort
-from virtd.drivers.network import bandwidth, dnsmasq, firewall, links, supervisor
+from virtd.drivers.network import bandwidth, dnsmasq, firewall, links, portfiles, supervisor
 from virtd.drivers.network.running import Running, Status
 from virtd.errors import VirtError
 from virtd.state import files, undo
@@ -33,6 +33,9 @@ def bring_up(running: Running, status: Status, network: Network) -> None:
     """
     if network.own_bridge:
         _bring_up_bridge(running, status, network)
+    elif network.forward is not None and network.forward.pfs and not portfiles.pool(network):
+        text = f"No usable Vf's present on SRIOV PF {network.forward.pfs[0].dev}"
+        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_NETWORK)
     elif network.bandwidth is not None:
         text = f"network '{network.name}' limits the bandwidth of a bridge that is not its own"
         raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, f"{text}, which is not supported by virtd")

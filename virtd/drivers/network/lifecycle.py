@@ -29,7 +29,7 @@ class Lifecycle(NetworkBase):
         config = _read(xml, validate=bool(flags & c.VIR_NETWORK_DEFINE_VALIDATE))
         with self.locked("virNetworkDefineXML"):
             # libvirt looks at the bridge before it looks at name and uuid.
-            conflicts.settle_bridge(self.networks, config)
+            conflicts.settle_bridge(self.networks, config, new=True)
             conflicts.check_unique(self.networks, config)
             pending = self.prepare_definition(config)
             with self.generation.commit() as change:
@@ -95,7 +95,7 @@ class Lifecycle(NetworkBase):
         config = _read(xml, validate=bool(flags & c.VIR_NETWORK_CREATE_VALIDATE))
         with self.changing(config.uuid or "", config.name or "", "virNetworkCreateXML") as running:
             with self.locked("virNetworkCreateXML"):
-                conflicts.settle_bridge(self.networks, config)
+                conflicts.settle_bridge(self.networks, config, new=True)
                 entry = conflicts.check_unique(self.networks, config)
                 if entry is not None and entry.active:
                     text = f"network is already active as '{entry.name}'"
@@ -113,7 +113,7 @@ class Lifecycle(NetworkBase):
                 "a session's guests have <interface type='user'/>"
             )
             raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text, domain=c.VIR_FROM_NETWORK)
-        conflicts.settle_bridge(self.networks, config)
+        conflicts.settle_bridge(self.networks, config, new=False)
         conflicts.check_start(self.networks, config)
         running.make()
         ranges = [str(ip.network) for ip in config.ips]
