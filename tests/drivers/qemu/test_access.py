@@ -228,3 +228,18 @@ def test_transient_disks_above_one_image(instance: Instance, image: Path) -> Non
         start(instance, guest(instance, name, image, "<transient shareBacking='yes'/>"))
     with pytest.raises(VirtError, match="transient disk 'vdb' must not be read-only"):
         start(instance, guest(instance, "c", image, "<readonly/><transient/>"))
+
+
+def test_a_data_file_belongs_to_its_image(instance: Instance, image: Path) -> None:
+    """It is given to QEMU's user, locked and given back as the image is."""
+    above, data = image.with_name("above.qcow2"), image.with_name("data.raw")
+    options = ["-f", "qcow2", "-o", f"data_file={data},data_file_raw=on"]
+    subprocess.run(["qemu-img", "create", "-q", *options, above, "1M"], check=True)
+    domain = start(instance, guest(instance, "g", above, kind="qcow2"))
+    user = instance.driver.capabilities.user
+    if user is not None:
+        assert data.stat().st_uid == user.uid
+    refused(instance, guest(instance, "other", data), busy(data, "g"))
+    instance.driver.domain_destroy(domain)
+    assert data.stat().st_uid == os.geteuid()
+    start(instance, guest(instance, "other", data))

@@ -92,7 +92,9 @@ class StorageBase(Service):
         """The volumes of an active pool, in the order of their names."""
         kind = self.pools.backend(config)
         if isinstance(kind, DirectoryBackend):
-            return [self.place(entry, config, name) for name in kind.names()]
+            # Names that a directory gives are such that volumes can have, and there may be thousands.
+            directory = config.path.rstrip("/")
+            return [Located(entry, name, f"{directory}/{name}") for name in kind.names()]
         return [_located(entry, volume) for volume in self.volumes(entry, kind)]
 
     def volumes(self, entry: Entry, kind: Backend) -> list[Volume]:

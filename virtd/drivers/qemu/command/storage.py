@@ -40,6 +40,8 @@ _CACHE = {
 _FORMATS = {"fat": "raw", "dir": "raw", "vhd": "vhdx", "ploop": "parallels"}
 _NO_FORMATS = {"iso", "cow", "none", "auto", "aio"}
 _PR_HELPER = "pr-helper0"
+_QCOW2_CLUSTER_MIN = 4096  # bytes of an image in which its header and names lie, in all that qemu-img makes
+_DATA_FILE, _DATA_FILE_NAME = 1 << 2, 0x44415441  # an incompatible feature, and the extension with the file's name
 _MOST_IMAGES = 200  # a chain longer than that goes in circles
 
 
@@ -225,10 +227,16 @@ def _note(line: Line, disk: Disk, images: list[Image]) -> None:
         covered = disk.transient and image is not images[0] and image is images[1]
         alone = image.writable or (covered and not disk.transient_share)
         line.command.images.append(Use(path, alias(disk.info), alone and not disk.shareable))
-        if image is images[-1] and not image.end and image.format == "qcow2" and line.setup.live:
-            for below in backing_files(path):
-                line.uses(below)
-                line.command.images.append(Use(below, alias(disk.info), False))
+        if image.format != "qcow2" or not line.setup.live:
+            continue
+        beside = data_file(path)
+        if beside is not None:
+            line.uses(beside, write=image.writable)
+            line.command.images.append(Use(beside, alias(disk.info), alone and not disk.shareable))
+        for below in backing_files(path) if image is images[-1] and not image.end else ():
+            for name in filter(None, (below, data_file(below))):
+                line.uses(name)
+                line.command.images.append(Use(name, alias(disk.info), False))
 
 
 def local_path(source: SourceBase | None) -> str | None:
@@ -253,6 +261,27 @@ def backing_files(path: str) -> list[str]:
         path = os.path.join(os.path.dirname(os.path.realpath(path)), below)
         found.append(path)
     return found
+
+
+def data_file(path: str) -> str | None:
+    """The file beside a qcow2 image in which its data are, if that is so (QEMU, docs/interop/qcow2)."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(_QCOW2_CLUSTER_MIN)
+    except OSError:
+        return None
+    if len(header) < 104 or header[:8] != b"QFI\xfb\0\0\0\3" or not int.from_bytes(header[72:80], "big") & _DATA_FILE:
+        return None
+    offset = int.from_bytes(header[100:104], "big")
+    while offset + 8 <= len(header):
+        kind, length = struct.unpack_from(">II", header, offset)
+        if kind == _DATA_FILE_NAME:
+            name = os.fsdecode(header[offset + 8 : offset + 8 + length])
+            return os.path.join(os.path.dirname(os.path.realpath(path)), name)
+        if not kind:
+            break
+        offset += 8 + (length + 7) // 8 * 8
+    return None
 
 
 def _backing_file(path: str) -> str | None:

@@ -5,6 +5,7 @@ of its type is used. Which of them work on a machine depends on the tools that a
 missing is named by whatever needs it.
 """
 
+from functools import cache
 from importlib import import_module
 
 from virtd.conf.storage import Pool
@@ -30,6 +31,7 @@ BACKENDS = {
 """Type → module and class. The keys are what `virsh pool-capabilities` calls supported."""
 
 
+@cache
 def backend_class(kind: str) -> type[Backend]:
     """The class for a type of pool, which must be one of the table."""
     module, name = BACKENDS[kind].split(":")
