@@ -74,7 +74,7 @@ class Messages(DriverBase):
 
 
 def mark(guest: Guest, what: str) -> None:
-    """Note what somebody has done with a guest."""
+    """Note what somebody has done with a guest; the lock for that is held."""
     if not _marked(guest, what):
         files.replace(_mark_path(guest, what), b"", durable=False)
 

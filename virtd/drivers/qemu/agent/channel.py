@@ -89,7 +89,8 @@ class AgentUser(Changes):
             least = c.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK
             text = f"guest agent timeout '{timeout}' is less than the minimum '{least}'"
             raise VirtError(c.VIR_ERR_INVALID_ARG, text)
-        with self.held(domain, "virDomainAgentSetResponseTimeout") as entry:
+        call = "virDomainAgentSetResponseTimeout"
+        with self.held(domain, call) as entry, self.definitions_locked(call):
             path = self._timeout_path(entry)
             files.make_directory(os.path.dirname(path))
             files.replace(path, b"%d" % timeout, durable=False)

@@ -17,7 +17,7 @@ from virtd import LIBVIRT_VERSION
 from virtd.drivers.qemu.host import hostfacts, kvm, suspend
 from virtd.drivers.qemu.run import confine, firmware
 from virtd.errors import VirtError
-from virtd.state import files
+from virtd.state import files, locks
 
 # Where emulators are looked for, and what comes beside them: modules, firmwares. A file that comes or goes changes its
 # directory.
@@ -65,7 +65,14 @@ class Written:
     def _save(self, path: str, content: bytes) -> None:
         try:
             files.make_directory(self._directory)
-            files.replace(path, content, durable=False)
+            # Two who write the same file at once would spoil it; who comes second need not write.
+            lock = locks.attempt(f"{path}.lock", "writing a document")
+            if lock is None:
+                return
+            try:
+                files.replace(path, content, durable=False)
+            finally:
+                lock.release()
         except VirtError:
             pass  # a cache that cannot be written makes things slow, not wrong
 

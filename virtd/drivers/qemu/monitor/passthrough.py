@@ -2,12 +2,14 @@
 
 import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from virtd import constants as c
 from virtd.drivers.base import Reply
 from virtd.drivers.qemu import messages, shape
 from virtd.drivers.qemu.lifecycle import Lifecycle
-from virtd.drivers.qemu.monitor.client import QMPError
+from virtd.drivers.qemu.monitor.client import Monitor, QMPError
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
 from virtd.state import files
@@ -31,23 +33,30 @@ class Passthrough(Lifecycle):
 
     def _pass(self, domain: Domain, command: str, flags: int, fds: list[int]) -> str:
         unsupported_flags(flags, c.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP, _FUNCTION)
-        entry, _ = self.running(domain)
-        messages.mark(self.guest(entry), messages.MONITOR)
-        if "dirty" in command:
-            # Statistics need to know that there may be something to ask for.
-            files.replace(self.guest(entry).dirty_rate_path, b"", durable=False)
+        self.running(domain)
         if flags & c.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP:
-            with self._changing(domain, "virDomainQemuMonitorCommand") as (_, guest), guest.monitor() as monitor:
+            with self._passing(domain, command) as monitor:
                 return str(monitor.execute("human-monitor-command", {"command-line": command}, fds))
         name, arguments = _parse(command)
         identifier = f"libvirt-{next(_serials)}"
         answer: dict[str, object]
-        with self._changing(domain, "virDomainQemuMonitorCommand") as (_, guest), guest.monitor() as monitor:
+        with self._passing(domain, command) as monitor:
             try:
                 answer = {"return": monitor.execute(name, arguments, fds), "id": identifier}
             except QMPError as error:
                 answer = {"id": identifier, "error": {"class": error.qmp_class, "desc": error.description}}
         return json.dumps(answer, separators=(",", ":"))
+
+    @contextmanager
+    def _passing(self, domain: Domain, command: str) -> Iterator[Monitor]:
+        """The monitor of a guest that somebody speaks to past libvirt, which is noted."""
+        with self._changing(domain, "virDomainQemuMonitorCommand") as (_, guest):
+            messages.mark(guest, messages.MONITOR)
+            if "dirty" in command:
+                # Statistics need to know that there may be something to ask for.
+                files.replace(guest.dirty_rate_path, b"", durable=False)
+            with guest.monitor() as monitor:
+                yield monitor
 
 
 def _parse(text: str) -> tuple[str, shape.Table | None]:
