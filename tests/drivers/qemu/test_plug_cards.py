@@ -273,6 +273,8 @@ def test_at_the_start(instance: Instance, networks: NetworkDriver, domain: Domai
     assert "limit rate over 20 kbytes" in run("nft", "list", "ruleset")
     assert ports(networks) == {"one": 1, "two": 0, "outside": 1}
     driver.domain_destroy(other)
+    with pytest.raises(VirtError, match="<filterref> is not supported"):
+        driver.domain_create_xml(instance.xml("h", devices=on("one", "<filterref filter='clean-traffic'/>")), 0)
     assert ports(networks) == {"one": 0, "two": 0, "outside": 0}
 
 

@@ -48,9 +48,6 @@ def check_attach(config: Config, kind: str, device: Any) -> None:
         case Interface():
             if device.type not in _CARDS:
                 raise _never(f"hotplug of interface type of {device.type} is not implemented yet")
-            if device.filterref is not None:
-                text = "<filterref> is not supported: there is no filter driver"
-                raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
         case Controller():
             if device.type != "scsi":
                 raise _never(f"'{device.type}' controller cannot be hot plugged.")

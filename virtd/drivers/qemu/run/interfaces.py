@@ -73,6 +73,9 @@ def plug_one(context: Context, guest: Guest, interface: Interface, plugged: Plug
     alias, mac = interface.info.alias, interface.mac
     assert alias is not None
     assert mac is not None
+    if interface.filterref is not None:
+        text = "<filterref> is not supported: there is no filter driver"
+        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
     from virtd.drivers.network import taps  # a guest with nothing but user networks does without
 
     learning = connect(context, guest, interface)
