@@ -226,5 +226,5 @@ if __name__ == "__main__":
     virtd.server.worker.ANONYMOUS = float(os.environ.get("FAKE_ANONYMOUS", "60"))
     fork_when_allowed()
     virtd.drivers.local_drivers = drivers
-    virtd.drivers.LOCAL_SCHEMES = ("fake",)
+    virtd.drivers.LOCAL_SCHEMES = ("fake", "qemu", "test")
     main(sys.argv[1:])
