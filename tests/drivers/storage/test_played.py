@@ -124,7 +124,7 @@ def test_zfs(driver: StorageDriver, stage: Stage) -> None:
 
 # {'name': {'size': …, 'snapshots': […]}}, kept in a file.
 RBD = r"""
-exec python3 - "$S" "$@" <<'SCRIPT'
+exec python3 -I -S - "$S" "$@" <<'SCRIPT'
 import json, sys
 state, words = sys.argv[1] + "/images", [word for word in sys.argv[2:] if not word.startswith("--no-")]
 try:

@@ -111,8 +111,7 @@ class VolumesElsewhere(StorageBase):
                 if kind.copy(volume, facts.volume, flags):
                     return self.place(entry, self.pools.config(entry), volume.name or "").reference
         else:
-            kind.copy(volume, volume, flags)
-
+            kind.copy(volume, None, flags)
         check_readable(facts)
         # Nobody may be changing the original.
         self.pools.jobs.volume(source.path, call).release()

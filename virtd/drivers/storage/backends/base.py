@@ -123,11 +123,16 @@ class Backend:
         """
         raise _unsupported("storage pool does not support volume creation")
 
-    def copy(self, volume: Volume, original: Volume, flags: int) -> bool:
-        """Make a volume as a copy of another one of this pool, by the means of the type.
+    def copy(self, volume: Volume, original: Volume | None, flags: int) -> bool:
+        """Make a volume as a copy of another one, by the means of the type.
+
+        Args:
+            volume: what it is to be.
+            original: the other one; None if it is none of this pool's.
+            flags: VIR_STORAGE_VOL_CREATE_*.
 
         Returns:
-            False if there are none: the caller makes the volume and copies the content itself.
+            False if there are no such means: the caller makes the volume and copies the content itself.
 
         Raises:
             VirtError: VIR_ERR_NO_SUPPORT, the content cannot be copied, either.

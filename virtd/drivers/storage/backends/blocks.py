@@ -20,7 +20,7 @@ class BlockBackend(Backend):
     def may_hold(self, path: str) -> bool:
         return path.startswith("/dev/") or (bool(self.pool.path) and path.startswith(f"{self.pool.path}/"))
 
-    def copy(self, volume: Volume, original: Volume, flags: int) -> bool:
+    def copy(self, volume: Volume, original: Volume | None, flags: int) -> bool:
         return False
 
     def wipe(self, volume: Volume, algorithm: int, lock: VolumeLock) -> None:

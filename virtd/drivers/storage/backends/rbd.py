@@ -79,9 +79,9 @@ class RbdBackend(Backend):
         unsupported_flags(flags, 0, "virStorageBackendRBDBuildVol")
         self._do("create", "--size", f"{volume.capacity}B", f"{self._name}/{volume.name}")
 
-    def copy(self, volume: Volume, original: Volume, flags: int) -> bool:
+    def copy(self, volume: Volume, original: Volume | None, flags: int) -> bool:
         """As a clone of a protected snapshot, which shares what it does not change."""
-        if not original.path.startswith(f"{self._name}/"):
+        if original is None:
             text = "storage pool does not support volume creation from an existing volume"
             raise VirtError(c.VIR_ERR_NO_SUPPORT, text, domain=c.VIR_FROM_STORAGE)
         unsupported_flags(flags, 0, "virStorageBackendRBDBuildVolFrom")
