@@ -121,7 +121,7 @@ WORKS = (
     Work("storm", "500 connections opened at once", storm, None),
     Work("capabilities", "the host's capabilities", capabilities, 1.0),
     Work("domain_capabilities", "an emulator's domain capabilities", domain_capabilities, 1.0),
-    Work("command_line", "virtsh list beside virsh list, both at libvirtd", command_line, 3.0),
+    Work("command_line", "virtsh list beside virsh list, both at libvirtd", command_line, 2.0),
     Work("idle_private", "private memory for each of 200 idle clients", _idle("Private"), None, BYTES, 1, 2 * 2**20),
     Work("idle_pss", "memory (PSS) for each of 200 idle clients", _idle("Pss"), None, BYTES, 1),
     Work("wake_ups", "wake-ups of the accepting process in 10 s, 200 idle clients", wake_ups, None, COUNT, 1),
