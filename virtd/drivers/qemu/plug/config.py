@@ -4,7 +4,7 @@ A device that is added goes through the same steps as when the whole guest is de
 and the guest as a whole is checked.
 """
 
-import random
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ def wanted(xml: str, verb: str, *, live: bool) -> Wanted:
             text = f"unknown device type '{kind}'"
             raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
         raise unsupported(verb, kind, live=live)
-    what = Wanted(kind, xml, "52:54:00:" + ":".join(f"{random.getrandbits(8):02x}" for _ in range(3)))
+    what = Wanted(kind, xml, "52:54:00:" + os.urandom(3).hex(":"))
     what.read()
     return what
 
