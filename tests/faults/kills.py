@@ -36,12 +36,12 @@ VICTIMS = {
     "all of virtd": r"virtd: ",
 }
 # The operations each may be in the middle of.
-_GUESTS = ("start", "start on a network", "create", "destroy", "suspend", "set its title", "rename")
+_GUESTS = ("start", "start on a network", "create", "destroy", "suspend", "attach it live", "set its title", "rename")
 _NETWORKS = ("start a network", "destroy a network", "start on a network")
 _FILES = ("define a guest", "undefine", "clone a volume", "create a volume", "set a secret's value")
 CONCERNED = {
-    "supervisor": ("start", "create", "destroy", "suspend", "QEMU ends by itself"),
-    "QEMU": ("start", "create", "destroy", "suspend"),
+    "supervisor": ("start", "create", "destroy", "suspend", "attach it live", "QEMU ends by itself"),
+    "QEMU": ("start", "create", "destroy", "suspend", "attach it live"),
     "network supervisor": _NETWORKS,
     "dnsmasq": _NETWORKS,
 }

@@ -45,6 +45,7 @@ DISK_XML = """<disk type='file' device='disk'><driver name='qemu' type='raw'/><s
 CARD_XML = "<interface type='network'><mac address='52:54:00:44:55:66'/><source network='net1'/></interface>"
 RNG_XML = "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"
 
+_LIVE = c.VIR_DOMAIN_AFFECT_LIVE
 _BOTH = c.VIR_DOMAIN_AFFECT_LIVE | c.VIR_DOMAIN_AFFECT_CONFIG
 
 # Calls.
@@ -110,6 +111,8 @@ OPERATIONS = [
     Operation("QEMU ends by itself", RUNNING, (KILL,)),
     Operation("suspend", RUNNING, SUSPEND),
     Operation("resume", [*RUNNING, SUSPEND], ("domain_resume", GUEST)),
+    Operation("attach a disk", RUNNING, ("domain_attach_device_flags", GUEST, DISK_XML, _BOTH), partly=True),
+    Operation("attach it live", RUNNING, ("domain_attach_device_flags", GUEST, DISK_XML, _LIVE)),
     Operation("define a network", NOTHING, DEFINE_NETWORK),
     Operation("start a network", [DEFINE_NETWORK], START_NETWORK),
     Operation("destroy a network", [DEFINE_NETWORK, START_NETWORK], ("network_destroy", NETWORK)),

@@ -5,6 +5,7 @@ alike, and can be done again to a definition that somebody else has changed mean
 guest's own lock only: the lock of all definitions is never held while somebody waits for QEMU.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.lifecycle import Lifecycle
 from virtd.drivers.qemu.plug import live as plugging
+from virtd.drivers.qemu.plug import unfinished
 from virtd.drivers.qemu.plug.kinds import all_devices
 from virtd.drivers.qemu.run import interfaces
 from virtd.protocol.records import Domain
@@ -95,6 +97,8 @@ class Changes(Lifecycle):
             try:
                 found = self.guests.find(domain)
                 if found.active == entry.active:
+                    if lock is not None and os.path.exists(guest.plug_path):
+                        self._finish_plug(found)
                     if found.status is not None and found.status.gone:
                         self.settle(found)
                         found = self.guests.find(domain)
@@ -103,6 +107,16 @@ class Changes(Lifecycle):
             finally:
                 if lock is not None:
                     guest.unlock(lock)
+
+    def _finish_plug(self, entry: Entry) -> None:
+        """Write down a device that QEMU has, and whose plugger died or failed; the guest's lock is held."""
+        guest = self.guest(entry)
+        plugged = unfinished.settle(guest)
+        if plugged is None:
+            return
+        with guest.control() as control:
+            control.facts(disks=plugged.disks)
+        self._commit(entry, guest.prepare_texts(plugged.live, plugged.secure), [("device-added", (plugged.alias,))])
 
     def settle(self, entry: Entry) -> None:
         """Write down what a guest has let go of, and remove what QEMU had for it; the guest's lock is held."""
@@ -136,5 +150,8 @@ class Changes(Lifecycle):
         with self.generation.commit() as change:
             for file in pending:
                 change.publish(file)
+            plug_path = self.guest(entry).plug_path
+            if os.path.exists(plug_path):
+                change.remove(plug_path)
             for name, arguments in events or []:
                 self.domain_event(change, entry.reference, name, *arguments)

@@ -8,6 +8,7 @@
     supervisor    locked by the supervisor as long as it lives
     status        run-time facts (status.py)
     live.xml      the live XML (live.secure.xml: with passwords, if there are any)
+    plug          a device that is being plugged in, or was when its plugger died (plug/unfinished.py)
     dirty-rate    there if the rate of dirty pages has ever been asked to be measured
     undo          what has to be put back when the guest has ended (undo.py)
     private/      QEMU's own directory, the only one it may write to
@@ -62,6 +63,7 @@ class Guest:
         self.live_path = f"{self.directory}/live.xml"
         self.secure_path = f"{self.directory}/live.secure.xml"
         self.cpu_path = f"{self.directory}/cpu.xml"  # the CPU that was asked for, if QEMU made another one of it
+        self.plug_path = f"{self.directory}/plug"
         self.dirty_rate_path = f"{self.directory}/dirty-rate"
         self.undo_path = f"{self.directory}/undo"
         self.private = f"{self.directory}/private"
@@ -81,13 +83,17 @@ class Guest:
         What virDomainGetXMLDesc answers stands in the file as it is. Passwords stand in a second one, where there
         are any; else the second one is empty. Which channels are connected stands in the status alone.
         """
+        return self.prepare_texts(*self.live_texts(config))
+
+    @staticmethod
+    def live_texts(config: Config) -> tuple[str, str]:
+        """The live XML without and with passwords."""
         from virtd.conf.domain import format_domain
 
         for channel in config.channels:
             if channel.state is not None:
                 channel.state = "disconnected"
-        text, secrets = (format_domain(config, live=True, secure=secure) for secure in (False, True))
-        return self.prepare_texts(text, secrets)
+        return format_domain(config, live=True, secure=False), format_domain(config, live=True, secure=True)
 
     def prepare_texts(self, text: str, secrets: str) -> list[files.Pending]:
         """As prepare_live(), of a live XML that has been formatted already, without and with passwords."""

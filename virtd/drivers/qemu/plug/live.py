@@ -19,11 +19,13 @@ from virtd.drivers.qemu.command import Setup, disks, storage
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.monitor.client import Monitor, QMPError
+from virtd.drivers.qemu.plug import unfinished
 from virtd.drivers.qemu.plug.kinds import KINDS
 from virtd.drivers.qemu.plug.qmpline import QmpLine, Step
 from virtd.drivers.qemu.run import access, confine, prepare
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
+from virtd.state import files
 from virtd.state.faults import point
 
 # How long a guest may take to let go of a device, before its caller is told that it has been asked to.
@@ -93,7 +95,7 @@ class Plug:
             disks.add_disk(self._line, device, self._images(device))
         else:
             describe(self._line, device)
-        self._run(self._line.steps)
+        self._run(self._line.steps, alias=device.info.alias)
         prepare.find_terminals(self._config, self._monitor)
         prepare.find_memory(self._config, self._monitor)
 
@@ -129,13 +131,15 @@ class Plug:
             disk.backing = BackingStore()  # the end of the chain
         return images
 
-    def _run(self, steps: list[Step]) -> None:
+    def _run(self, steps: list[Step], *, alias: str | None = None) -> None:
         command, monitor = self._line.command, self._monitor
         held = access.lock(command.images)
         try:
             if self._user is not None:
                 access.open_way(command, self._user, self._owners, self._guest.directory)
             self._forget_locks()  # of the medium before
+            if alias is not None:
+                unfinished.note(self._guest, self._config, alias, self.names, steps)
             access.hand_over(held, monitor)
             self._execute(steps)
         finally:
@@ -152,6 +156,7 @@ class Plug:
         except QMPError:
             _take_back(self._monitor, done)
             self._forget_locks()
+            files.remove(self._guest.plug_path)
             raise
 
     def _forget_locks(self) -> None:
