@@ -62,10 +62,9 @@ class Host:
         channel_dir: where the sockets of channels are made.
         settings: truth values of the driver's configuration file that the model's rules depend on
             ("vnc_tls", "spice_tls", …).
-        address_bits: how wide the host's physical addresses are; None if that is not known.
     """
 
-    __slots__ = ("address_bits", "arch", "channel_dir", "default_emulators", "emulators", "nvram_dir", "settings")
+    __slots__ = ("arch", "channel_dir", "default_emulators", "emulators", "nvram_dir", "settings")
 
     def __init__(
         self,
@@ -75,9 +74,7 @@ class Host:
         nvram_dir: str = "/var/lib/libvirt/qemu/nvram",
         channel_dir: str = "/var/lib/libvirt/qemu/channel/target",
         settings: frozenset[str] = frozenset(),
-        address_bits: int | None = None,
     ) -> None:
-        self.address_bits = address_bits
         self.arch = arch
         self.emulators = emulators
         self.default_emulators = default_emulators

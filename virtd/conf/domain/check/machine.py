@@ -74,13 +74,8 @@ def check_cpu(x: Context) -> None:
         raise qemu_error(
             "CPU maximum physical address bits number specification cannot be used with mode='passthrough'"
         )
-    if cpu.addr_mode == "emulate":
-        if cpu.addr_bits is None:
-            raise qemu_error("if using CPU maximum physical address mode='emulate', bits= must be specified too")
-        if x.host.address_bits is not None and cpu.addr_bits > x.host.address_bits:
-            raise qemu_error(
-                "The number of virtual CPU address bits cannot exceed the number supported by the host CPU"
-            )
+    if cpu.addr_mode == "emulate" and cpu.addr_bits is None:
+        raise qemu_error("if using CPU maximum physical address mode='emulate', bits= must be specified too")
     mode, level = cpu.cache_mode, cpu.cache_level
     if mode == "emulate" and level != 3:
         raise qemu_error("CPU cache mode 'emulate' can only be used with level='3'")
