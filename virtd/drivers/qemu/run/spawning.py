@@ -181,7 +181,9 @@ def _hear(leash: socket.socket) -> shape.Table:
     while not line.endswith(b"\n"):
         if not deadlines.readable(leash.fileno(), _STEP_SECONDS):
             raise deadlines.DeadlineExceeded("QEMU did not start in time")
-        chunk = leash.recv(65536)
+        # No further than the line's end: when QEMU ends at once, that is said right behind.
+        seen = leash.recv(65536, socket.MSG_PEEK)
+        chunk = leash.recv(seen.find(b"\n") + 1 or len(seen)) if seen else b""
         if not chunk:
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, "the supervisor ended during the start", domain=c.VIR_FROM_QEMU)
         line += chunk
