@@ -27,7 +27,17 @@ def test_finds_nothing(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["contrib/packages.sh", "contrib/run", "contrib/test", ".ci/run", "tests/guests/init.sh"]
+    "script",
+    [
+        "contrib/packages.sh",
+        "contrib/run",
+        "contrib/test",
+        "contrib/faults",
+        "contrib/stuck",
+        "contrib/fuzz/messages",
+        ".ci/run",
+        "tests/guests/init.sh",
+    ],
 )
 def test_shell_scripts_can_be_parsed_by_a_plain_sh(script: str) -> None:
     result = subprocess.run(["/bin/sh", "-n", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
