@@ -137,6 +137,7 @@ def test_scsi(driver: StorageDriver) -> None:
     assert [volume.name for volume in volumes] == ["unit:0:0:0", "unit:0:0:1"]
     assert len({volume.key for volume in volumes}) == 2
     assert all(not volume.key.startswith("/") for volume in volumes)
+    assert driver.storage_vol_lookup_by_key(volumes[1].key) == volumes[1]
     assert driver.storage_vol_get_info(volumes[0])[1:] == (8 * MIB, 8 * MIB)
     driver.storage_pool_destroy(pool)
 

@@ -299,9 +299,22 @@ def test_scsi(driver: StorageDriver, sysfs: Path, without: Callable[..., None]) 
     pool = define(driver, "scsi", "<adapter type='scsi_host' name='scsi_host7'/>", "/dev")
     driver.storage_pool_create(pool, 0)
     assert (sysfs / "class/scsi_host/host7/scan").read_text() == "- - -"
+    # What has no lasting name in the pool's directory is left out.
+    driver.storage_pool_destroy(pool)
+    driver.storage_pool_undefine(pool)
+    pool = define(driver, "scsi", "<adapter type='scsi_host' name='scsi_host7'/>", "/dev/disk/by-path")
+    driver.storage_pool_create(pool, 0)
+    assert driver.storage_pool_num_of_volumes(pool) == 0
+    driver.storage_pool_destroy(pool)
+    driver.storage_pool_undefine(pool)
+    pool = define(driver, "scsi", "<adapter type='scsi_host' name='scsi_host7'/>", "/dev")
+    driver.storage_pool_create(pool, 0)
     # A character device stands for the disk: it can be opened everywhere, and has no size.
     assert driver.storage_pool_list_all_volumes(pool, 1, 0)[0] == [StorageVol("p", "unit:0:0:1", "/dev/zero")]
+    unit = StorageVol("p", "unit:0:0:1", "")
+    copying = "storage pool does not support volume creation from an existing volume"
     for function, arguments, text in (
+        (driver.storage_vol_create_xml_from, (pool, volume("x", 1), unit, 0), copying),
         (driver.storage_vol_create_xml, (pool, volume("x", 1), 0), "storage pool does not support volume creation"),
         (
             driver.storage_vol_delete,
@@ -357,7 +370,7 @@ def test_iscsi(driver: StorageDriver, stage: Stage, sysfs: Path) -> None:
     stage.calls()
     auth = "<auth type='chap' username='me'><secret usage='s'/></auth><initiator><iqn name='iqn.me'/></initiator>"
     source = "<host name='192.0.2.1'/><device path='iqn.2020-01.org:a'/>"
-    pool = define(driver, "iscsi", source + auth, "/dev/disk/by-path")
+    pool = define(driver, "iscsi", source + auth, "/dev")
     text = "no secret with matching usage 's'"
     refused(c.VIR_ERR_NO_SECRET, text, driver.storage_pool_create, pool, 0)
     secret(driver.context, "iscsi", "s", b"let me in")

@@ -18,7 +18,8 @@ class BlockBackend(Backend):
         return describe.complete(volume)
 
     def may_hold(self, path: str) -> bool:
-        return path.startswith("/dev/") or (bool(self.pool.path) and path.startswith(f"{self.pool.path}/"))
+        # What devices say of themselves, which can be their key, has no slash.
+        return path.startswith("/dev/") or "/" not in path or (self.pool.path != "" and path.startswith(self.pool.path))
 
     def copy(self, volume: Volume, original: Volume | None, flags: int) -> bool:
         return False

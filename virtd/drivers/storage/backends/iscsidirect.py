@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from virtd import constants as c
-from virtd.conf.storage import Volume
+from virtd.conf.storage import Pool, Volume
 from virtd.conf.storage.source import Device, Host, Source
 from virtd.drivers.storage import programs
 from virtd.drivers.storage.backends.base import Backend, Surroundings, one_host
@@ -37,6 +37,11 @@ class IscsiDirectBackend(Backend):
             Source(hosts=[host], devices=[Device(path=target)], initiator=spec.initiator)
             for target in _TARGET.findall(output)
         ]
+
+    def show(self, shown: Pool) -> None:
+        """The port that is used."""
+        shown.source = shown.source.copy()
+        shown.source.hosts = [Host(name=host.name, port=host.port or PORT) for host in shown.source.hosts]
 
     def sizes(self) -> tuple[int, int, int]:
         whole = sum(volume.capacity or 0 for volume in self.volumes())

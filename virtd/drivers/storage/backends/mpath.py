@@ -4,6 +4,7 @@ import re
 
 from virtd.conf.storage import Volume
 from virtd.drivers.storage import programs
+from virtd.drivers.storage.backends.base import Backend
 from virtd.drivers.storage.backends.blocks import BlockBackend, serial, size_of
 
 _DEVICE = re.compile(r"(.+)\s+\((\d+)[:,] *(\d+)\)")
@@ -14,6 +15,9 @@ _UNUSUAL = re.compile(r"[^0-9A-Za-z#+\-.:=@_]")
 
 class MultipathBackend(BlockBackend):
     """Multipath devices."""
+
+    def copy(self, volume: Volume, original: Volume | None, flags: int) -> bool:
+        return Backend.copy(self, volume, original, flags)
 
     def sizes(self) -> tuple[int, int, int]:
         whole = sum(volume.capacity or 0 for volume in self.volumes())

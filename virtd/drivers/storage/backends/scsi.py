@@ -8,6 +8,7 @@ import os
 from virtd import constants as c
 from virtd.conf.storage import Volume
 from virtd.conf.storage.source import Adapter
+from virtd.drivers.storage.backends.base import Backend
 from virtd.drivers.storage.backends.blocks import BlockBackend, serial, settle, size_of, stable_path
 from virtd.errors import VirtError
 from virtd.state import files
@@ -58,6 +59,9 @@ class ScsiBackend(BlockBackend):
             raise failure from None
         settle()
 
+    def copy(self, volume: Volume, original: Volume | None, flags: int) -> bool:
+        return Backend.copy(self, volume, original, flags)
+
     def sizes(self) -> tuple[int, int, int]:
         whole = sum(volume.capacity or 0 for volume in self.volumes())
         return whole, whole, 0
@@ -85,6 +89,8 @@ class ScsiBackend(BlockBackend):
             return None
         volume = Volume(type="block", name=f"unit:{address}", capacity=size, allocation=size)
         volume.target.path = stable_path(device, self.pool.path)
+        if volume.path == device and self.pool.path != "/dev":
+            return None  # a name that can be another device's after the next start is not what was asked for
         volume.key = serial(device)
         return volume
 
