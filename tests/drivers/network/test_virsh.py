@@ -129,13 +129,13 @@ UPDATES = [
 ]
 
 
-@pytest.mark.parametrize("where", ["--config", "--live --config"])
-def test_updates(namespace: None, virtd: Server, document: str, where: str) -> None:
+@pytest.mark.parametrize(("where", "sections"), [("--config", 2), ("--live --config", len(UPDATES))])
+def test_updates(namespace: None, virtd: Server, document: str, where: str, sections: int) -> None:
     """Every section and command of net-update, of a running network's definition, and of both."""
     virtd.virsh("net-define", document)
     virtd.virsh("net-start", "web")
     flags = where.split()
-    for section, element, commands in UPDATES:
+    for section, element, commands in UPDATES[:sections]:
         for command in commands.split():
             name = command.rstrip("!")
             before = shown(virtd)
