@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
+import pwd
 import re
 import select
 import signal
@@ -11,11 +13,19 @@ import termios
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.drivers.remote.conftest import Libvirtd, libvirtd
 from tests.helpers.console import Console
 from tests.helpers.instance import Instance
 from tests.shell.conftest import Shell, start_guest
 from tests.shell.shell import VIRTSH, run
+from virtd.deadlines import limit
+from virtd.errors import VirtError
+from virtd.shell import hints
+from virtd.shell.failure import Failure
+from virtd.shell.session import Session
+from virtd.state import locks
 
 __all__ = ["libvirtd"]
 
@@ -232,3 +242,50 @@ def test_how_far_a_copy_is() -> None:
         console.type(b"\n")
         assert console.until_end() == 0
         assert console.output.endswith(b"\r\x1b[K")
+
+
+def test_hints_say_who_and_what(tmp_path: Path) -> None:
+    session = Session("qemu:///system")
+
+    def hint(*messages: str) -> str | None:
+        return hints.find(session, Failure(*messages))
+
+    lock = str(tmp_path / "lock")
+    with locks.held(lock, "virDomainTest", what="lock of a guest"), limit(0.01), pytest.raises(VirtError) as caught:
+        locks.acquire(lock, "virDomainOther")
+    assert (
+        hint(caught.value.message) == f"`ps -fp {os.getpid()}` shows who holds it; it is free again when that has ended"
+    )
+    path = tmp_path / "socket"
+    path.touch()
+    path.chmod(0o660)
+    os.chown(path, -1, 4)
+    said = hint(f"Failed to connect socket to '{path}': Permission denied") or ""
+    assert said.startswith(f"`setfacl -m u:{pwd.getpwuid(os.geteuid()).pw_name}:rw {path}` lets ")
+    assert said.endswith(f"so does membership of the group {grp.getgrgid(4).gr_name}, from the next login on")
+    assert hint(f"cannot open '{path}': Permission denied") == f"see `namei -l {path}` for who may use it"
+    assert hint("no hint") is None
+
+
+def test_ctrl_c_ends_waiting_as_in_virsh(remote: Shell) -> None:
+    document = remote.instance.root / "new.xml"
+    uuid = "<uuid>11111111-2222-3333-4444-555555555577</uuid>"
+    document.write_text(
+        f"<domain type='qemu'><name>n</name>{uuid}<memory>8192</memory><os><type>hvm</type></os></domain>"
+    )
+    answers = []
+    for program in (["virsh"], VIRTSH):
+        command = [*program, "-c", remote.uri, "event", "--event", "lifecycle", "--loop"]
+        with Console(command, env=remote.instance.environment) as shell:
+            for _ in range(20):  # until it listens
+                remote("define", str(document))
+                try:
+                    shell.until(b"event 'lifecycle' for domain 'n': Defined", 1)
+                except AssertionError:
+                    continue
+                break
+            shell.process.send_signal(signal.SIGINT)
+            shell.until(b"event loop interrupted\r\n")
+            shell.until(b"events received: ")
+            answers.append(shell.until_end())
+    assert answers[0] == answers[1]
