@@ -283,7 +283,7 @@ def nodesuspend(session: Session, args: Args) -> None:
 COMMANDS = (
     Command(
         "allocpages",
-        "<pagesize> <pagecount> [--cellno <number>] [--add] [--all]",
+        "<pagesize:number> <pagecount:number> [--cellno <number>] [--add] [--all]",
         "change how many huge pages the host keeps",
         allocpages,
     ),
@@ -311,7 +311,7 @@ COMMANDS = (
     Command("nodesevinfo", "", "show what the host offers of AMD SEV", nodesevinfo),
     Command(
         "nodesuspend",
-        "<target> <duration>",
+        "<target> <duration:number>",
         "put the host to sleep for some seconds",
         nodesuspend,
         kinds={"target": "suspend-target"},
