@@ -1,6 +1,8 @@
 """One image, one writer: whatever names it has, whoever runs the other guest; and who may get at it."""
 
 import os
+import random
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.qemu.instance import Instance, wait_for_end
+from tests.e2e.guests import wait_for
 from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
@@ -243,3 +246,33 @@ def test_a_data_file_belongs_to_its_image(instance: Instance, image: Path) -> No
     instance.driver.domain_destroy(domain)
     assert data.stat().st_uid == os.geteuid()
     start(instance, guest(instance, "other", data))
+
+
+@needs_root
+@pytest.mark.parametrize("seed", range(4))
+def test_a_starter_that_dies_leaves_the_image_as_it_was(instance: Instance, image: Path, seed: int) -> None:
+    """At any instant: whoever looks next gives it back, or ends a guest that came to be after all."""
+    image.chmod(0o600)
+    os.chown(image, 4711, 4712)
+    xml = guest(instance, "g", image)
+    pid = os.fork()
+    if not pid:
+        try:
+            instance.open().domain_create_xml(xml, PAUSED)
+        finally:
+            os._exit(0)
+    process = os.pidfd_open(pid)
+    select.select([process], [], [], random.Random(seed).uniform(0.0, 0.25))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(process)
+    for entry in [entry for entry in instance.driver.guests.view() if entry.active]:
+        instance.driver.domain_destroy(entry.reference)
+
+    def given_back() -> bool:
+        instance._left()
+        return (image.stat().st_uid, image.stat().st_gid) == (4711, 4712)
+
+    # A supervisor that had just been forked finds its leash cut when it gets to run, and clears nothing away.
+    wait_for(given_back, "the image's being given back")
+    start(instance, xml)

@@ -288,10 +288,12 @@ class Guests:
         # Nothing had been started yet. Only if its starter has died does nobody hold the lock.
         lock = locks.attempt(guest.lock_path, "the clean-up after a start that was cut short")
         if lock is None:
+            self._generation = None  # should its starter die, nobody would say so: this view is not to be kept
             return True
         # Its supervisor may be at work already. One that comes later finds its leash cut, and does nothing.
         if locks.probe(guest.supervisor_path)[0]:
             lock.release()
+            self._generation = None  # likewise
             return True
         # What it had noted is undone in a process of its own: that may take time, which who looks has not.
         self._replace_supervisor(guest, found)
