@@ -154,6 +154,12 @@ class Forward(Model):
             first = self.interfaces[0].dev
             text = f"<forward dev='{dev}'> must match first <interface dev='{first}'/> in network {{network}}"
             raise refuse(text)
+        if dev is not None and not self.interfaces and (self.addresses or self.pfs):
+            # libvirt's own words have no name in them.
+            raise refuse(
+                "the <forward> 'dev' attribute cannot be used when <address> or <pf> sub-elements are present in "
+                "network %s"
+            )
         if dev is not None and not self.interfaces:
             self.interfaces = [ForwardInterface(dev=dev)]
         self._check_devices()
