@@ -28,27 +28,12 @@ _BLKIO = {
     "device-write-bytes-sec": ("device_write_bytes_sec", _STRING),
 }
 _BLOCK_IO = (
-    "total-bytes-sec",
-    "read-bytes-sec",
-    "write-bytes-sec",
-    "total-iops-sec",
-    "read-iops-sec",
-    "write-iops-sec",
-    "total-bytes-sec-max",
-    "read-bytes-sec-max",
-    "write-bytes-sec-max",
-    "total-iops-sec-max",
-    "read-iops-sec-max",
-    "write-iops-sec-max",
-    "size-iops-sec",
-    "group-name",
-    "total-bytes-sec-max-length",
-    "read-bytes-sec-max-length",
-    "write-bytes-sec-max-length",
-    "total-iops-sec-max-length",
-    "read-iops-sec-max-length",
+    "total-bytes-sec", "read-bytes-sec", "write-bytes-sec", "total-iops-sec", "read-iops-sec", "write-iops-sec",
+    "total-bytes-sec-max", "read-bytes-sec-max", "write-bytes-sec-max", "total-iops-sec-max", "read-iops-sec-max",
+    "write-iops-sec-max", "size-iops-sec", "group-name", "total-bytes-sec-max-length", "read-bytes-sec-max-length",
+    "write-bytes-sec-max-length", "total-iops-sec-max-length", "read-iops-sec-max-length",
     "write-iops-sec-max-length",
-)
+)  # fmt: skip
 _NUMA_MODES = ("strict", "preferred", "interleave", "restrictive")
 _DIRTY_RATE_MODES = ("page-sampling", "dirty-bitmap", "dirty-ring")
 
