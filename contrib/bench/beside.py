@@ -30,6 +30,8 @@ libvirt.registerErrorHandler(lambda *_: None, None)
 WORKS = {work.name: work for work in (*calls.WORKS, *starts.WORKS, *storage.WORKS)}
 GROWTH = {"running": (scale.run_guests, scale.OF_RUNNING), "defined": (scale.define_guests, scale.OF_DEFINED)}
 
+SIZES = {"running": scale.RUNNING, "defined": scale.DEFINED}
+
 
 def do_works(bench: Bench, servers: list[Server], names: list[str], rounds: int, report: Report) -> None:
     """Each piece of work, by both in turn."""
@@ -79,10 +81,11 @@ def say(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="contrib/bench/run", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", metavar="WORK", choices=WORKS, default=list(WORKS), help=", ".join(WORKS))
-    for of, sizes in (("running", scale.RUNNING), ("defined", scale.DEFINED)):
+    only = f"these alone, and no growth unless asked for: {', '.join(WORKS)}"
+    parser.add_argument("--only", nargs="*", metavar="WORK", choices=WORKS, help=only)
+    for of, sizes in SIZES.items():
         text = f"measure growth with so many {of} guests; none if no number follows [{sizes}]"
-        parser.add_argument(f"--{of}", nargs="*", type=int, metavar="N", default=list(sizes), help=text)
+        parser.add_argument(f"--{of}", nargs="*", type=int, metavar="N", help=text)
     parser.add_argument("--not-alone", action="store_true", help="leave out what only virtd does")
     parser.add_argument("--write", type=Path, metavar="DIR", help="write results.json, results.md and pictures there")
     parser.add_argument("--draw", type=Path, metavar="DIR", help="only draw the results.json that is there again")
@@ -98,10 +101,13 @@ def main() -> None:
         first = {server.name: [server.start()] for server in servers}
         report.add(Work("first", "first answer after a server's first start, probing included", starts.restart), first)
         bench = Bench(directory, servers[-1])
-        do_works(bench, servers, options.only, options.rounds, report)
-        for of in GROWTH:
-            do_growth(bench, servers, of, getattr(options, of), min(3, options.rounds), report)
-        if not options.not_alone:
+        whole = options.only is None
+        do_works(bench, servers, list(WORKS) if whole else options.only, options.rounds, report)
+        for of, sizes in SIZES.items():
+            wanted = getattr(options, of)
+            wanted = (list(sizes) if whole else []) if wanted is None else wanted
+            do_growth(bench, servers, of, wanted, min(3, options.rounds), report)
+        if whole and not options.not_alone:
             alone(bench, servers[0], report)
     finally:
         stop_all(servers)
