@@ -396,7 +396,7 @@ def test_what_was_asked_before_the_end_is_answered(owner: Server, tmp_path: Path
 def test_it_holds_no_drivers() -> None:
     code = (
         "import sys; import virtd.server.main, virtd.server.accept, virtd.server.front\n"
-        "print([name for name in sys.modules if name.startswith(('virtd.drivers.', 'lxml', 'virtd.conf'))])"
+        "print([name for name in sys.modules if name.startswith(('virtd.drivers.', 'lxml', 'virtd.conf.'))])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, check=True)
     light = (["remote"], ["base"], ["holes"], ["identities"])
