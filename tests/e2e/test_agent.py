@@ -84,7 +84,9 @@ COMMANDS: Final = (
     ("set-user-sshkeys guest --file {key} --remove", ""),
     ("get-user-sshkeys guest", ""),
     ("domifaddr --source agent --full", " lo 00:00:00:00:00:00 ipv4 127.0.0.1/8\n lo 00:00:00:00:00:00 ipv6 ::1/128\n"
-                                        " eth0 52:54:00:00:00:01 ipv4 10.0.2.15/24"),
+                                        " eth0 52:54:00:00:00:01 ipv4 10.0.2.15/24"
+                                        # These come when the guest has found its router.
+                                        r"(\n eth0 52:54:00:00:00:01 ipv6 fe\S+/64)*"),
     ('qemu-agent-command {{"execute":"guest-ping"}}', '{"return":{}}'),
     ('qemu-agent-command --timeout 20 {{"execute":"guest-ping"}}', '{"return":{}}'),
     ('qemu-agent-command {{"execute":"guest-nope"}}',

@@ -48,6 +48,8 @@ class VolumeChange(VolumesElsewhere):
                 located = Located(entry, volume.name or "", "")
                 call = "virStorageVolCreateXML"
                 return self.make_elsewhere(entry, kind, volume, flags & _METADATA, call, _exists(located), fill)
+        if volume.allocation is not None and volume.capacity is not None:
+            volume.capacity = max(volume.capacity, volume.allocation)
         located = self._new(entry, config, volume)
         with ExitStack() as stack:
             lock = stack.enter_context(self._claimed(located, "virStorageVolCreateXML", _exists(located)))
@@ -69,6 +71,10 @@ class VolumeChange(VolumesElsewhere):
         volume = parse_volume(xml, config.traits, sizes_optional=True)
         # Whatever is asked for, nothing of the original is left out.
         volume.capacity = max(volume.capacity or 0, facts.capacity)
+        # A client hands on what the original takes on disk, which a file system that has just been written to may count
+        # as more than the file: a copy does not grow by that.
+        if volume.allocation is not None:
+            volume.allocation = min(volume.allocation, volume.capacity)
         kind = self.pools.backend(config)
         if not kind.holds_files:
             self._check_copy(volume, source, facts, flags)
@@ -110,8 +116,6 @@ class VolumeChange(VolumesElsewhere):
             text = f"volume names that begin with '{jobs.PREFIX}' are reserved"
             raise VirtError(c.VIR_ERR_OPERATION_INVALID, text)
         volume.target.path = path
-        if volume.allocation is not None and volume.capacity is not None and volume.allocation > volume.capacity:
-            volume.capacity = volume.allocation
         return Located(entry, name, path)
 
     def _claimed(self, located: Located, call: str, exists: VirtError) -> VolumeLock:

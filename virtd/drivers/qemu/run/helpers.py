@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from virtd.state.process import Process
 DIRECTORIES = ("/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user")
 # How long a program may take until its socket is there.
 _READY_SECONDS = 10.0
+_POLL_SECONDS = 0.001
+_ACCEPTS = 1 << 16  # __SO_ACCEPTCON, <linux/net.h>
 
 
 class Helper(NamedTuple):
@@ -141,19 +144,32 @@ def _await(helper: Helper, watch: inotify.Watch, pid: int) -> None:
     assert helper.ready is not None
     name = os.path.basename(helper.argv[0])
     descriptor = os.pidfd_open(pid)
+    end = time.monotonic() + _READY_SECONDS
     try:
-        while not os.path.exists(helper.ready):
-            found = deadlines.any_readable((watch.fileno(), descriptor), _READY_SECONDS)
-            if not found:
-                raise deadlines.DeadlineExceeded(f"'{name}' did not make its socket in time", domain=c.VIR_FROM_QEMU)
+        while not _listens(helper.ready):
+            # The name of the socket has its event, but none for the moment after that when it can be connected to.
+            left = _POLL_SECONDS if os.path.exists(helper.ready) else end - time.monotonic()
+            found = deadlines.any_readable((watch.fileno(), descriptor), max(left, 0))
             if descriptor in found:
                 text = f"'{name}' ended with {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}"
                 raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_QEMU)
+            if time.monotonic() >= end:
+                raise deadlines.DeadlineExceeded(f"'{name}' did not make its socket in time", domain=c.VIR_FROM_QEMU)
             watch.clear()
     finally:
         os.close(descriptor)
     if helper.owner is not None:
         os.chown(helper.ready, helper.owner.uid, helper.owner.gid)
+
+
+def _listens(path: str) -> bool:
+    """Whether somebody listens on a socket: told without connecting to it, as many a program serves one client only."""
+    if not os.path.exists(path):
+        return False
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as sockets:
+        # Num RefCount Protocol Flags Type St Inode Path
+        fields = (line.rstrip("\n").split(maxsplit=7) for line in sockets)
+        return any(row[7:] == [path] and int(row[3], 16) & _ACCEPTS for row in fields)
 
 
 def _end(table: dict[str, Any]) -> None:
