@@ -104,6 +104,15 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 @pytest.fixture
+def every_type(stage: Stage) -> Stage:
+    """All types of pools can be defined: those that are missing without their tools have tools, which always fail."""
+    for tool in ("iscsi-ls", "rbd", "mount.glusterfs", "zfs", "vstorage-mount"):
+        if programs.installed(tool) is None:
+            stage.play(tool, "exit 1")
+    return stage
+
+
+@pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes programs look as if they were not installed."""
 

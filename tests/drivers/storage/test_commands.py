@@ -9,13 +9,14 @@ from typing import Final
 import pytest
 
 from tests.drivers.storage import commands
-from tests.drivers.storage.conftest import Loop
+from tests.drivers.storage.conftest import Loop, Stage
 from tests.helpers.instance import Instance
 
 EXPECTED: Final = Path(__file__).parent / "expected" / "pools.json"
 
 
 def test_every_command(
+    every_type: Stage,
     virtd: Instance,
     loop: Loop,
     tmp_path: Path,

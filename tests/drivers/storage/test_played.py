@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.storage.conftest import Stage
+from tests.drivers.storage.conftest import Connect, Stage
 from virtd import constants as c
 from virtd.drivers.base import Context
 from virtd.drivers.secret.driver import SecretDriver
@@ -49,25 +49,62 @@ def secret(context: Context, usage: str, name: str, value: bytes) -> None:
     secrets.secret_set_value(secrets.secret_define_xml(xml, 0), value, 0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "source", "tool"),
-    [
+def test_a_tool_that_is_missing_is_named(driver: StorageDriver, without: Callable[..., None]) -> None:
+    without("pvs", "iscsiadm")
+    for kind, source, tool in (
         ("logical", "<name>v</name>", "pvs"),
         ("iscsi", "<host name='h'/><device path='iqn.a'/>", "iscsiadm"),
-        ("iscsi-direct", "<host name='h'/><device path='iqn.a'/><initiator><iqn name='b'/></initiator>", "iscsi-ls"),
-        ("zfs", "<name>v</name>", "zfs"),
-        ("rbd", "<host name='h'/><name>v</name>", "rbd"),
-        ("gluster", "<host name='h'/><name>v</name>", "mount.glusterfs"),
-        ("vstorage", "<name>v</name>", "vstorage-mount"),
+    ):
+        pool = define(driver, kind, source, "/nonesuch")
+        text = f"Cannot find '{tool}' in path: No such file or directory"
+        refused(c.VIR_ERR_SYSTEM_ERROR, text, driver.storage_pool_create, pool, 0)
+        driver.storage_pool_undefine(pool)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "source", "tool", "package"),
+    [
+        (6, "iscsi-direct", "<initiator><iqn name='b'/></initiator>", "iscsi-ls", "libiscsi-bin"),
+        (9, "rbd", "", "rbd", "ceph-common"),
+        (11, "gluster", "", "mount.glusterfs", "glusterfs-client"),
+        (12, "zfs", "", "zfs", "zfsutils-linux"),
+        (13, "vstorage", "", "vstorage-mount", ""),
     ],
 )
-def test_a_tool_that_is_missing_is_named(
-    driver: StorageDriver, without: Callable[..., None], kind: str, source: str, tool: str
+def test_a_type_is_missing_without_its_tool(
+    driver: StorageDriver,
+    connect: Connect,
+    every_type: Stage,
+    without: Callable[..., None],
+    number: int,
+    kind: str,
+    source: str,
+    tool: str,
+    package: str,
 ) -> None:
+    source = f"<host name='h'/><name>v</name><device path='iqn.a'/>{source}"
+    there = f"<pool type='{kind}' supported='yes'>"
+    assert there in driver.connect_get_storage_pool_capabilities(0)
+    assert f"<value>{kind}</value>" in driver.connect_get_capabilities()
+    kept = define(driver, kind, source, "/nonesuch")
     without(tool)
-    pool = define(driver, kind, source, "/nonesuch")
-    text = f"Cannot find '{tool}' in path: No such file or directory"
-    refused(c.VIR_ERR_SYSTEM_ERROR, text, driver.storage_pool_create, pool, 0)
+    text = f"missing backend for pool type {number} ({kind}): '{tool}' is not installed"
+    text += f", it is in the package {package}" if package else ""
+    xml = f"<pool type='{kind}'><name>q</name><source>{source}</source><target><path>/x</path></target></pool>"
+    for function, arguments in (
+        (driver.storage_pool_define_xml, (xml, 0)),
+        (driver.storage_pool_create_xml, (xml, 0)),
+        (driver.connect_find_storage_pool_sources, (kind, None, 0)),
+    ):
+        refused(c.VIR_ERR_INTERNAL_ERROR, text, function, *arguments)
+    assert there not in driver.connect_get_storage_pool_capabilities(0)
+    assert f"<value>{kind}</value>" not in driver.connect_get_capabilities()
+    # What was defined while the tool was there stays, and can be seen and removed.
+    later = connect()
+    assert f"<pool type='{kind}'>" in later.storage_pool_get_xml_desc(kept, 0)
+    with pytest.raises(VirtError, match=tool):
+        later.storage_pool_create(kept, 0)
+    later.storage_pool_undefine(kept)
 
 
 ZFS = r"""
@@ -224,6 +261,7 @@ def test_rbd(driver: StorageDriver, stage: Stage, pool: StoragePool) -> None:
 
 
 def test_gluster(driver: StorageDriver, stage: Stage) -> None:
+    stage.play("mount.glusterfs", "")
     stage.play("gluster", 'case "$*" in *volume\\ list) printf "v1\\nv2\\n";; esac')
     stage.play("showmount", "exit 1")
     find = driver.connect_find_storage_pool_sources
@@ -233,7 +271,6 @@ def test_gluster(driver: StorageDriver, stage: Stage) -> None:
     assert re.findall("<dir path='(.*)'/>", found) == ["/v1", "/v2"]
     assert "<format type='glusterfs'/>" in found
     # The real mount(8) has nothing to mount here.
-    stage.play("mount.glusterfs", "")
     stage.play("mount", "for last; do :; done; mkdir $last/images; echo data >$last/images/a; mkdir $last/images/d")
     pool = define(driver, "gluster", "<host name='h' port='24008'/><name>v1</name><dir path='/images'/>")
     driver.storage_pool_create(pool, 0)

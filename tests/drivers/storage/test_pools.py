@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.storage.conftest import Connect, Loop
+from tests.drivers.storage.conftest import Connect, Loop, Stage
 from virtd import constants as c
 from virtd import deadlines, uuids
 from virtd.conf.storage import POOL_TYPES
@@ -247,7 +247,7 @@ def test_a_type_that_is_no_more(driver: StorageDriver) -> None:
     refused(c.VIR_ERR_INTERNAL_ERROR, text, driver.connect_find_storage_pool_sources, "sheepdog", None, 0)
 
 
-def test_every_other_type_has_a_back_end(driver: StorageDriver) -> None:
+def test_every_other_type_has_a_back_end(driver: StorageDriver, every_type: Stage) -> None:
     document = driver.connect_get_storage_pool_capabilities(0)
     for kind in POOL_TYPES:
         assert f"<pool type='{kind}' supported='{'no' if kind == 'sheepdog' else 'yes'}'>" in document

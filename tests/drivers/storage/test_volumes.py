@@ -112,6 +112,10 @@ def test_qcow2(driver: StorageDriver, pool: StoragePool, images: Path, need_prog
     ) in xml
     old = driver.storage_vol_create_xml(pool, volume("old", size=4, kind="qcow2"), 0)
     assert "compat" not in driver.storage_vol_get_xml_desc(old, 0)
+    # libvirt does not read what it has just made, only at a refresh.
+    assert "clusterSize" not in driver.storage_vol_get_xml_desc(old, 0)
+    driver.storage_pool_refresh(pool, 0)
+    assert "<clusterSize unit='B'>65536</clusterSize>" in driver.storage_vol_get_xml_desc(old, 0)
     # With a backing file its size is taken, and its owner shown.
     backing = f"<backingStore><path>{images}/old</path><format type='qcow2'/></backingStore>"
     top = driver.storage_vol_create_xml(pool, volume("top", size=None, kind="qcow2", more=backing), 0)

@@ -11,6 +11,7 @@ from virtd import constants as c
 from virtd.conf.storage import Pool, format_pool, parse_pool
 from virtd.conf.xml import schema
 from virtd.conf.xml.document import parse_document
+from virtd.drivers.storage.backends import check_there
 from virtd.drivers.storage.backends.conflict import conflict
 from virtd.drivers.storage.driverbase import StorageBase
 from virtd.drivers.storage.pools import Entry
@@ -52,7 +53,7 @@ class PoolChange(StorageBase):
         if flags & c.VIR_STORAGE_POOL_DEFINE_VALIDATE:
             root = parse_document(xml, "storage_pool_definition", domain=c.VIR_FROM_STORAGE)
             schema.validate(root, "storagepool.rng")
-        config = parse_pool(xml)
+        config = _new_pool(xml)
         assert config.name is not None
         assert config.uuid is not None
         with self.pools.defining("virStoragePoolDefineXML"):
@@ -66,7 +67,7 @@ class PoolChange(StorageBase):
     def storage_pool_create_xml(self, xml: str, flags: int) -> StoragePool:
         """virStoragePoolCreateXML: start a pool that need not be defined."""
         unsupported_flags(flags, _CREATE_BUILD, "storagePoolCreateXML")
-        config = parse_pool(xml)
+        config = _new_pool(xml)
         assert config.name is not None
         assert config.uuid is not None
         entry = self.pools.view().by_uuid.get(config.uuid)
@@ -137,6 +138,7 @@ class PoolChange(StorageBase):
         with self.pools.changing(entry, "virStoragePoolDestroy"):
             entry, config = self.active(pool)
             self.pools.backend(config).stop()
+            self.pools.unread.refreshed(entry.uuid)
             with self.generation.commit() as change:
                 change.remove(self.pools.active_path(entry.uuid))
                 self.tell(change, entry.name, entry.uuid, "lifecycle", c.VIR_STORAGE_POOL_EVENT_STOPPED, 0)
@@ -159,6 +161,7 @@ class PoolChange(StorageBase):
         with self.pools.changing(entry, "virStoragePoolRefresh"):
             config = self.answering(self.pools.find(pool))
             self.pools.backend(config).refresh()
+            self.pools.unread.refreshed(entry.uuid)
             self.refreshed(entry)
 
     # Helpers
@@ -212,3 +215,10 @@ class PoolChange(StorageBase):
         if text is not None:
             raise VirtError(c.VIR_ERR_OPERATION_FAILED, text)
         return same_uuid
+
+
+def _new_pool(xml: str) -> Pool:
+    """A pool that a client describes. Definitions that are there already may be of any type."""
+    config = parse_pool(xml)
+    check_there(config.type or "")
+    return config

@@ -6,7 +6,7 @@ from virtd.conf.storage import POOL_TYPES, format_pool, parse_source
 from virtd.conf.storage.basics import clean_path
 from virtd.conf.storage.capabilities import format_capabilities
 from virtd.conf.storage.pool import format_sources
-from virtd.drivers.storage.backends import BACKENDS, backend_class
+from virtd.drivers.storage.backends import backend_class, check_there, there
 from virtd.drivers.storage.driverbase import StorageBase
 from virtd.drivers.storage.pools import Entry
 from virtd.errors import VirtError, unsupported_flags
@@ -122,22 +122,19 @@ class PoolQuery(StorageBase):
     def connect_get_storage_pool_capabilities(self, flags: int) -> str:
         """virConnectGetStoragePoolCapabilities."""
         unsupported_flags(flags, 0, "storageConnectGetStoragePoolCapabilities")
-        return format_capabilities(BACKENDS)
+        return format_capabilities(there())
 
     def connect_get_capabilities(self) -> str:
         """virConnectGetCapabilities, of a connection to storage alone."""
-        values = "".join(f"      <value>{name}</value>\n" for name in BACKENDS)
+        values = "".join(f"      <value>{name}</value>\n" for name in there())
         return (
             f"<capabilities>\n\n  <pool>\n    <enum name='type'>\n{values}    </enum>\n  </pool>\n\n</capabilities>\n"
         )
 
     def connect_find_storage_pool_sources(self, kind: str, spec: str | None, flags: int) -> str:
         """virConnectFindStoragePoolSources."""
-        rules = POOL_TYPES.get(kind)
-        if rules is None:
+        if kind not in POOL_TYPES:
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"unknown storage pool type {kind}")
-        if not rules.served:
-            text = f"missing backend for pool type {rules.number} ({kind})"
-            raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text)
+        check_there(kind)
         source = None if spec is None else parse_source(spec)
         return format_sources(backend_class(kind).find_sources(kind, source, self.pools.surroundings, flags))

@@ -16,6 +16,7 @@ from virtd.conf.storage import Pool, format_pool, parse_pool
 from virtd.drivers.secret.store import Secrets
 from virtd.drivers.storage.backends import Backend, Surroundings, backend
 from virtd.drivers.storage.jobs import Jobs
+from virtd.drivers.storage.unread import Unread
 from virtd.drivers.views import View
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool
@@ -61,6 +62,7 @@ class Pools:
         self.autostarted_mark = f"{paths.runtime}/storage.autostarted"
         files.make_directory(self.runtime)
         self.jobs = Jobs(f"{self.runtime}/jobs")
+        self.unread = Unread(f"{self.runtime}/unread")
         self._view: View[Entry] | None = None
         self._generation: int | None = None
         self._parsed: dict[str, tuple[files.Identity, Pool]] = {}

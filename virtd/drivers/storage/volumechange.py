@@ -56,6 +56,7 @@ class VolumeChange(VolumesElsewhere):
             key = self._key(stack, volume)
             imagetool.check(volume, metadata=bool(flags & _METADATA))
             self._check_backing(config, volume)
+            self._note_unread(located, volume)
             temporary = stack.enter_context(self.pools.jobs.making(entry.uuid, located.path, lock))
             imagetool.make(volume, temporary, key, lock, metadata=bool(flags & _METADATA))
         return located.reference
@@ -92,6 +93,7 @@ class VolumeChange(VolumesElsewhere):
             key = self._key(stack, volume)
             self._check_copy(volume, source, facts, flags)
             source_key = self._key_of(stack, source, facts)
+            self._note_unread(located, volume)
             temporary = stack.enter_context(self.pools.jobs.making(entry.uuid, located.path, lock))
             if flags & c.VIR_STORAGE_VOL_CREATE_REFLINK:
                 imagetool.reflink(source.path, volume, temporary)
@@ -117,6 +119,13 @@ class VolumeChange(VolumesElsewhere):
             raise VirtError(c.VIR_ERR_OPERATION_INVALID, text)
         volume.target.path = path
         return Located(entry, name, path)
+
+    def _note_unread(self, located: Located, volume: Volume) -> None:
+        """Note which of a new volume's properties its maker leaves to qemu-img: see unread."""
+        if volume.target.format == "qcow2" and volume.target.cluster_size is None:
+            self.pools.unread.add(located.entry.uuid, located.name)
+        else:
+            self.pools.unread.forget(located.entry.uuid, located.name)
 
     def _claimed(self, located: Located, call: str, exists: VirtError) -> VolumeLock:
         """Claim the name of a new volume for as long as it is made.
@@ -210,6 +219,7 @@ class VolumeChange(VolumesElsewhere):
                 failure = files.os_error(error, f"cannot remove {what} '{located.path}'")
                 failure.domain = c.VIR_FROM_STORAGE
                 raise failure from None
+            self.pools.unread.forget(located.entry.uuid, located.name)
 
     def storage_vol_resize(self, volume: StorageVol, capacity: int, flags: int) -> None:
         """virStorageVolResize."""

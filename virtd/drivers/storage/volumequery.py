@@ -79,7 +79,10 @@ class VolumeQuery(StorageBase):
         """virStorageVolGetXMLDesc."""
         unsupported_flags(flags, 0, "storageVolGetXMLDesc")
         located, facts = self.look(volume)
-        return format_volume(describe.describe(located.name, located.path, facts))
+        described = describe.describe(located.name, located.path, facts)
+        if described.target.cluster_size is not None and self.pools.unread.has(located.entry.uuid, located.name):
+            described.target.cluster_size = None
+        return format_volume(described)
 
     def storage_vol_get_path(self, volume: StorageVol) -> str:
         """virStorageVolGetPath."""
