@@ -15,10 +15,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.guests import bootsector, linux
 from tests.helpers.instance import Instance, make_root
+
+# How long an example takes says something of the machine only. Each run has the same ones; contrib/fuzz tries others.
+hypothesis.settings.register_profile(
+    "virtd", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("virtd")
 
 
 def lacking(what: str) -> None:

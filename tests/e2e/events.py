@@ -7,9 +7,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from tests.e2e.guests import SECONDS
 from tests.guests.xml import domain
 from tests.helpers.instance import Instance
+from tests.helpers.waiting import SECONDS
 
 __all__ = ["Event", "Events", "lifecycle", "stopped"]
 

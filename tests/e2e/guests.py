@@ -5,10 +5,9 @@ Knows of virtd only what an administrator sees: XML, file names that the test ch
 
 from __future__ import annotations
 
-import select
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,13 @@ from tests.guests import bootsector
 from tests.guests.xml import boot_domain
 from tests.helpers.console import Console
 from tests.helpers.instance import Instance
-from tests.helpers.processes import Process, wait_ended
-from virtd.state import inotify
+from tests.helpers.processes import Process
+from tests.helpers.waiting import SECONDS, ends, wait_for
 
 __all__ = [
     "BOOTED",
     "EMULATOR",
     "PYTHON",
-    "SECONDS",
     "Guest",
     "appears",
     "console",
@@ -32,11 +30,9 @@ __all__ = [
     "process",
     "processes",
     "qemu",
-    "wait_for",
 ]
 
 BOOTED = bootsector.MESSAGE.encode()
-SECONDS = 30.0  # for what takes a fraction of one, unless the machine is overloaded
 PYTHON = sys.executable
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 
@@ -67,18 +63,8 @@ class Guest:
     def wait(self, text: bytes = BOOTED, times: int = 1) -> None:
         """Wait until the guest has written a text so many times. Raises AssertionError if it does not come."""
         assert self.output is not None, "this guest's serial port is a console"
-        deadline = time.monotonic() + SECONDS
-        watch = inotify.Watch(str(self.output.parent), inotify.IN_MODIFY)
-        try:
-            while True:
-                watch.clear()
-                if self.said().count(text) >= times:
-                    return
-                left = deadline - time.monotonic()
-                assert left > 0, f"guest '{self.name}' has not said {text!r} {times} times, but {self.said()!r}"
-                select.select([watch], [], [], left)
-        finally:
-            watch.close()
+        what = f"guest '{self.name}' saying {text!r} {times} times"
+        wait_for(lambda: self.said().count(text) >= times, what, directory=self.output.parent)
 
 
 def make(
@@ -144,14 +130,7 @@ def qemu(instance: Instance, name: str) -> int:
 def wait_off(instance: Instance, name: str) -> None:
     """Wait until a guest that is about to end has done so, and this has been recorded: its supervisor is gone."""
     for supervisor in processes(instance, f"virtd: guest {name}"):
-        assert wait_ended(supervisor.pid, SECONDS), f"guest '{name}' does not end"
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    """Look until something is so that cannot be waited on: a title, a file. Raises AssertionError if it never is."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"it has not come to: {what}"
+        ends(supervisor.pid)
 
 
 def appears(shown: Console, text: bytes) -> bool:

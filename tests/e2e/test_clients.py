@@ -16,9 +16,9 @@ import pytest
 
 from tests.e2e import guests
 from tests.e2e.events import Events, lifecycle, stopped
-from tests.e2e.guests import SECONDS, Guest, processes, qemu, wait_for, wait_off
+from tests.e2e.guests import Guest, processes, qemu, wait_off
 from tests.helpers.instance import Instance
-from tests.helpers.processes import wait_ended
+from tests.helpers.waiting import SECONDS, wait_ended, wait_for
 
 
 def free_port() -> int:

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.guests import SECONDS, Guest, qemu
+from tests.e2e.guests import Guest, qemu
 from tests.helpers.instance import Instance
-from tests.helpers.processes import wait_ended
+from tests.helpers.waiting import SECONDS, wait_ended
 
 CALLS = 32  # of one connection that may be in flight, by default
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.guests import Guest, qemu, wait_for
+from tests.e2e.guests import Guest, qemu
 from tests.helpers.instance import Instance
+from tests.helpers.waiting import wait_for
 
 EVERYTHING = """
     <interface type='user'><model type='virtio'/></interface>

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from tests.e2e.events import Event, Events, lifecycle, stopped
-from tests.e2e.guests import SECONDS, Guest, appears, console, qemu
+from tests.e2e.guests import Guest, appears, console, qemu
 from tests.guests.bootsector import PANIC, POWER_OFF, REBOOT
 from tests.helpers.console import Console
 from tests.helpers.instance import Instance
+from tests.helpers.waiting import SECONDS
 
 DEFINED, UNDEFINED, STARTED, SUSPENDED, RESUMED, STOPPED, SHUTDOWN, CRASHED = 0, 1, 2, 3, 4, 5, 6, 8
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.guests import SECONDS, Guest
+from tests.e2e.guests import Guest
 from tests.helpers.instance import Instance
+from tests.helpers.waiting import SECONDS
 
 VIDEO = "<video><model type='vga'/></video>"
 PNG = b"\x89PNG\r\n\x1a\n"

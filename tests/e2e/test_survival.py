@@ -17,9 +17,10 @@ import pytest
 
 from tests.e2e import guests
 from tests.e2e.events import Events, lifecycle, stopped
-from tests.e2e.guests import SECONDS, Guest, console, process, processes, qemu, wait_for, wait_off
+from tests.e2e.guests import Guest, console, process, processes, qemu, wait_off
 from tests.helpers.instance import Instance
-from tests.helpers.processes import end, wait_ended
+from tests.helpers.processes import end
+from tests.helpers.waiting import SECONDS, wait_ended, wait_for
 
 
 def facts(virtd: Instance, name: str) -> tuple[str, str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections import Counter
+from functools import partial
 
 from tests.faults.campaign import campaign
 from tests.faults.kills import kills
@@ -18,6 +20,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="operations whose name contains this")
     parser.add_argument("--kind", default="", help="faults whose description contains this")
     parser.add_argument("--most", type=int, help="at most so many for each operation")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin none after so long")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=0, metavar="ROUNDS", help="instead: SIGKILL at random instants")
     options = parser.parse_args()
@@ -26,7 +29,9 @@ def main() -> int:
     tried, survived, missed = Counter[str](), Counter[str](), Counter[str]()
     begun = time.monotonic()
     chosen = [operation for operation in OPERATIONS if options.only in operation.name]
-    for outcome in campaign(chosen, seed=options.seed, most=options.most, kinds=options.kind):
+    limits = {"most": options.most, "kinds": options.kind, "seconds": options.minutes * 60}
+    announce = partial(print, "to be tried:", flush=True)
+    for outcome in campaign(chosen, seed=options.seed, announce=announce, **limits):
         name = outcome.plan.operation.name
         tried[name] += 1
         survived[name] += not outcome.problem

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import random
 import re
+import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,25 +157,40 @@ def _differences(one: Shown, other: Shown) -> list[str]:
 
 
 def campaign(
-    operations: Sequence[Operation] = OPERATIONS, *, seed: int | None = None, most: int | None = None, kinds: str = ""
+    operations: Sequence[Operation] = OPERATIONS,
+    *,
+    seed: int | None = None,
+    most: int | None = None,
+    kinds: str = "",
+    seconds: float = math.inf,
+    announce: Callable[[int], object] = bool,
 ) -> Iterator[Outcome]:
-    """Try all faults, or so many of them that the seed chooses.
+    """Try all faults, or so many of them that the seed chooses; of each operation one in turn, so that a campaign
+    that is not carried to its end has covered all of them.
 
     Args:
         operations: of which.
-        seed: of the choice.
+        seed: of the choice and the order.
         most: how many are tried of each operation.
         kinds: only plans whose text contains this.
+        seconds: after this time no other one is begun.
+        announce: called with how many there are to be tried.
     """
+    end = time.monotonic() + seconds
     dice = random.Random(seed)
     world = World()
     try:
+        chosen = []
         for operation in operations:
             plans, before, after = discover(world, operation)
             plans = [plan for plan in plans if kinds in str(plan)]
-            if most is not None and len(plans) > most:
-                plans = dice.sample(plans, most)
-            for plan in plans:
+            plans = dice.sample(plans, len(plans) if most is None else min(most, len(plans)))
+            chosen.append([(plan, before, after) for plan in plans])
+        announce(sum(map(len, chosen)))
+        for dealt in zip_longest(*chosen):
+            for plan, before, after in filter(None, dealt):
+                if time.monotonic() > end:
+                    return
                 outcome = attempt(world, plan, before, after)
                 yield outcome
                 if outcome.problem:

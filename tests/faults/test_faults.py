@@ -15,9 +15,6 @@ from tests.helpers.processes import end
 from virtd.errors import VirtError
 from virtd.state import locks
 
-# Seconds, of which they need a tenth on a machine that is not busy.
-pytestmark = pytest.mark.timeout(600)
-
 SEED = 20260101  # the same faults in each run: what is found can be found again
 MOST = 1  # faults in each operation
 GROUPS = 4

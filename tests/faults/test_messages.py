@@ -13,9 +13,6 @@ from tests.faults.world import BrokenError, World
 from tests.helpers.processes import end
 from virtd.protocol.framing import Framer, FramingError
 
-# Seconds, of which they need a tenth on a machine that is not busy.
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture
 def world() -> Iterator[World]:

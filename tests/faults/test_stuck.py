@@ -8,11 +8,8 @@ import pytest
 
 from tests.faults.stuck import Field
 from tests.helpers.instance import Instance
-from tests.helpers.processes import wait_ended
+from tests.helpers.waiting import wait_ended
 from virtd import constants as c
-
-# Seconds, of which they need a tenth on a machine that is not busy.
-pytestmark = pytest.mark.timeout(600)
 
 CALLS = 25  # libvirtd has 20 threads
 PATIENCE = 4  # seconds, for what has 30 in earnest

@@ -7,9 +7,6 @@ import pytest
 from tests.faults.upgrade import upgrade
 from tests.helpers.instance import Instance
 
-# Seconds, of which they need a tenth on a machine that is not busy.
-pytestmark = pytest.mark.timeout(600)
-
 
 def test_no_call_fails(virtd: Instance) -> None:
     outcome = upgrade(virtd, clients=10, guests=3, replacements=5)

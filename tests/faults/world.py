@@ -23,7 +23,8 @@ from tests.faults.operations import Call
 from tests.guests import bootsector
 from tests.guests.xml import boot_domain
 from tests.helpers.instance import Instance, make_root
-from tests.helpers.processes import wait_ended
+from tests.helpers.processes import Process
+from tests.helpers.waiting import SECONDS, wait_ended, wait_for
 from tests.server.harness import Client
 from virtd import constants as c
 from virtd.errors import VirtError
@@ -33,7 +34,6 @@ from virtd.state import faults
 
 Shown = dict[str, str]
 
-SECONDS = 20.0  # for what takes a fraction of one
 # What grows with use, and what is kept for the next time.
 _KEPT = re.compile(
     r"var/log/|run/virtd/journal/|var/cache/|faults/|run/virtd/[a-z.-]+\.(id|lock)$|\.autostarted$|secrets\.key$"
@@ -164,18 +164,19 @@ class World:
             with self.client() as client:
                 self.settle(client)
             return
-        processes = self.instance.processes()
-        servers = {process.pid for process in processes if process.title.startswith("virtd: accepting")}
-        for process in processes:
-            child = process.title.startswith("virtd: worker for") and process.ppid not in servers
-            if child and not wait_ended(process.pid, SECONDS):
-                raise BrokenError(f"{process} does not end")
+        wait_for(lambda: not self._calls(), "the end of all calls")
         active = client.call("connect_list_all_domains", 1, c.VIR_CONNECT_LIST_DOMAINS_ACTIVE)[0]
         active = {domain.name for domain in active}
         for process in self.instance.processes():
             name = re.match(r"virtd: guest (\S+)|.* -name guest=([^,]+)", process.title)
             if name and (name[1] or name[2]) not in active and not wait_ended(process.pid, SECONDS):
                 raise BrokenError(f"{process} is left of a guest that is off")
+
+    def _calls(self) -> list[Process]:
+        """The processes of calls; and supervisors that have just been forked, until they have a title of their own."""
+        processes = self.instance.processes()
+        servers = {process.pid for process in processes if process.title.startswith("virtd: accepting")}
+        return [p for p in processes if p.title.startswith("virtd: worker for") and p.ppid not in servers]
 
     def empty(self) -> None:
         """Unmake by ordinary calls whatever operations have made."""

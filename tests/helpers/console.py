@@ -22,6 +22,8 @@ import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
+from tests.helpers.waiting import SECONDS
+
 __all__ = ["ESCAPE", "Console"]
 
 ESCAPE = b"\x1d"  # Ctrl-], which leaves virsh's console
@@ -51,7 +53,7 @@ class Console:
         self.process.wait()
         os.close(self._terminal)
 
-    def until(self, text: bytes, seconds: float = 30) -> bytes:
+    def until(self, text: bytes, seconds: float = SECONDS) -> bytes:
         """Wait for a text behind the last one waited for; returns what came before it.
 
         Raises AssertionError if it does not come within `seconds`, or the command ends before.
@@ -64,7 +66,7 @@ class Console:
         self._read = end + len(text)
         return self.output[start:end]
 
-    def until_end(self, seconds: float = 30) -> int:
+    def until_end(self, seconds: float = SECONDS) -> int:
         """Wait until the command has ended; returns its exit status. Raises AssertionError if it goes on."""
         deadline = time.monotonic() + seconds
         while self._more(deadline):

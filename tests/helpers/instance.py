@@ -12,11 +12,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.helpers.console import Console
-from tests.helpers.processes import Kept, Process, descendants, end, run_kept, wait_ended
+from tests.helpers.processes import Kept, Process, descendants, end, run_kept
+from tests.helpers.waiting import SECONDS, wait_ended
 
 __all__ = ["Instance", "make_root"]
 
@@ -55,7 +57,7 @@ class Instance:
         self,
         *command: str,
         stdin: str = "",
-        seconds: float = 60,
+        seconds: float = SECONDS,
         check: bool = True,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -89,7 +91,7 @@ class Instance:
             return None
         return pid
 
-    def stop(self, seconds: float = 15) -> None:
+    def stop(self, seconds: float = SECONDS) -> None:
         """End the server as an administrator would (SIGTERM). Guests go on. Raises AssertionError if it does not
         end.
         """
@@ -122,7 +124,7 @@ class Instance:
     # virsh
 
     def virsh(
-        self, *command: str, seconds: float = 30, check: bool = True, read_only: bool = False, stdin: str = ""
+        self, *command: str, seconds: float = SECONDS, check: bool = True, read_only: bool = False, stdin: str = ""
     ) -> str:
         """Debian's virsh on this instance: what it wrote to standard output, without blank lines at its end.
 
@@ -135,7 +137,7 @@ class Instance:
             )
         return result.stdout.rstrip("\n")
 
-    def virsh_error(self, *command: str, seconds: float = 30, read_only: bool = False) -> str:
+    def virsh_error(self, *command: str, seconds: float = SECONDS, read_only: bool = False) -> str:
         """Run a virsh command that has to fail; returns what it says, without "error: ". Raises AssertionError if
         it succeeds.
         """
@@ -145,7 +147,7 @@ class Instance:
         return "\n".join(line.removeprefix("error: ") for line in result.stderr.splitlines() if line)
 
     def virsh_result(
-        self, *command: str, seconds: float = 30, read_only: bool = False, stdin: str = ""
+        self, *command: str, seconds: float = SECONDS, read_only: bool = False, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """As virsh(), but with exit status and standard error, and without a check."""
         return subprocess.run(
@@ -171,11 +173,12 @@ class Instance:
 
     # The end
 
-    def finish(self) -> list[Process]:
+    def finish(self, seconds: float = SECONDS) -> list[Process]:
         """End guests, networks and server; returns the processes that then had to be killed: there should be none.
         Removes the directory.
 
-        Guests are ended through the server, which is started again for that if it does not run.
+        Guests are ended through the server, which is started again for that if it does not run. What has not ended by
+        itself after `seconds` is killed.
         """
         try:
             if self.processes():
@@ -188,17 +191,17 @@ class Instance:
                             self.virsh_result(stop, name)
                 self.stop()
         finally:
-            left = self._clear()
+            left = self._clear(seconds)
             shutil.rmtree(self.root, ignore_errors=True)
         return left
 
-    def _clear(self) -> list[Process]:
+    def _clear(self, seconds: float) -> list[Process]:
+        deadline = time.monotonic() + seconds
         for keeper in self._keepers:
-            if not wait_ended(keeper.pid, 5):
-                break
+            wait_ended(keeper.pid, max(0.0, deadline - time.monotonic()))
         left = self.processes()
         # From the top down, so that nobody starts again what has just been killed.
         end(process.pid for process in left)
         for keeper in self._keepers:
-            keeper.wait(10)
+            keeper.wait(SECONDS)
         return left

@@ -1,4 +1,4 @@
-"""Processes for tests: run one under a keeper, wait for one without polling, look at what descends from one.
+"""Processes for tests: run one under a keeper, look at what descends from one, end some.
 
 Knows nothing of virtd.
 """
@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Kept", "Process", "descendants", "end", "run_kept", "wait_ended"]
+from tests.helpers.waiting import SECONDS, wait_ended
+
+__all__ = ["Kept", "Process", "descendants", "end", "run_kept"]
 
 _KEEPER = str(Path(__file__).with_name("keeper.py"))
 
@@ -36,7 +38,7 @@ class Kept(NamedTuple):
     result: subprocess.CompletedProcess[str]
 
 
-def run_kept(command: Sequence[str], *, env: Mapping[str, str], stdin: str = "", seconds: float = 60) -> Kept:
+def run_kept(command: Sequence[str], *, env: Mapping[str, str], stdin: str = "", seconds: float = SECONDS) -> Kept:
     """Run a command under a keeper (keeper.py), which stays as the ancestor of whatever the command leaves running.
 
     Waits until the command has ended and everybody has closed its standard output and error, as a shell's pipe or
@@ -90,20 +92,6 @@ def _read_all(descriptors: list[int], seconds: float) -> list[bytes]:
     return [bytes(read[descriptor]) for descriptor in descriptors]
 
 
-def wait_ended(pid: int, seconds: float) -> bool:
-    """Wait until a process, child or not, has ended (a zombie has); False if it lives on after `seconds`."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-    finally:
-        os.close(descriptor)
-
-
 def descendants(roots: Iterable[int]) -> list[Process]:
     """All live processes below the given ones, which are not among them; zombies do not count as live."""
     children: dict[int, list[Process]] = {}
@@ -131,7 +119,7 @@ def _look(pid: int) -> Process | None:
     return Process(pid, int(ppid), state.decode(), title.decode(errors="replace"))
 
 
-def end(pids: Iterable[int], seconds: float = 10) -> None:
+def end(pids: Iterable[int], seconds: float = SECONDS) -> None:
     """Kill processes and wait until they have ended. Those that are gone already do not matter."""
     pids = list(pids)
     for pid in pids:

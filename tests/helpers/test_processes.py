@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.helpers.processes import descendants, end, run_kept, wait_ended
+from tests.helpers.processes import descendants, end, run_kept
+from tests.helpers.waiting import wait_ended
 
 # Forks away as daemons do, gives itself another title, drops the environment, and prints its process id before it
 # closes everything.

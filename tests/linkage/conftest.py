@@ -15,7 +15,8 @@ import pytest
 from tests.e2e.guests import appears
 from tests.helpers.console import Console
 from tests.helpers.instance import REPOSITORY, Instance
-from tests.helpers.processes import end, wait_ended
+from tests.helpers.processes import end
+from tests.helpers.waiting import wait_ended
 from virtd.drivers.base import Context, Identity
 from virtd.state import paths
 

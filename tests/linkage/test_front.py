@@ -17,9 +17,9 @@ import pytest
 from tests.drivers.remote.conftest import Libvirtd, libvirtd
 from tests.guests import xml
 from tests.helpers.instance import Instance
-from tests.helpers.processes import wait_ended
+from tests.helpers.waiting import wait_ended, wait_for
 from tests.linkage.conftest import NOBODY, Sshd, talk
-from tests.server.harness import TOP, URI, Client, Server, children, eventually, guest, title
+from tests.server.harness import TOP, URI, Client, Server, children, guest, title
 from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.protocol.framing import Framer
@@ -96,7 +96,7 @@ def test_titles_say_which_is_which(front: Server, owner: Server) -> None:
     with front.client() as client:
         assert title(front.pid).startswith("virtd: remote: accepting ")
         assert title(owner.pid).startswith("virtd: accepting ")
-        [name] = eventually(
+        [name] = wait_for(
             lambda: [text for text in front.workers().values() if text.startswith("virtd: remote: front for ")]
         )
         me = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
@@ -325,7 +325,7 @@ def test_the_owner_dies(front: Server, owner: Server) -> None:
         pid = client.pid()
         call = client.send("domain_create", guest("hang"))
         client.ping()
-        [hanging] = eventually(lambda: children(pid))
+        [hanging] = wait_for(lambda: children(pid))
         os.kill(pid, signal.SIGKILL)
         os.kill(hanging, signal.SIGKILL)  # a change goes on without its worker
         with pytest.raises(VirtError, match=f"{owner.sock} has closed the connection") as caught:
@@ -343,7 +343,7 @@ def test_the_client_or_the_front_dies(front: Server, owner: Server) -> None:
             os.kill(pid, signal.SIGKILL)
         else:
             client.close()
-        eventually(lambda worker=worker: not title(worker).startswith("virtd: worker for"))
+        wait_for(lambda worker=worker: not title(worker).startswith("virtd: worker for"))
         client.close()
 
 

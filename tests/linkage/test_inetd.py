@@ -17,7 +17,8 @@ import pytest
 
 from tests.guests import xml
 from tests.helpers.instance import REPOSITORY, Instance
-from tests.helpers.processes import end, wait_ended
+from tests.helpers.processes import end
+from tests.helpers.waiting import wait_ended
 from tests.linkage.conftest import free_port, talk, write_program
 
 CONTRIB = REPOSITORY / "contrib"

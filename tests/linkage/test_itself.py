@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tests.helpers.instance import REPOSITORY
-from tests.server.harness import Client, Server, children, eventually
+from tests.helpers.waiting import wait_for
+from tests.server.harness import Client, Server, children
 from virtd.protocol.records import Domain
 
 MODELS = REPOSITORY / "contrib/bench/models"
@@ -75,7 +76,7 @@ def test_twenty_deep(server: Server, connect: Callable[[], Client], method: str)
     client.reply(nest(client, method, 20))
     # While its own calls wait, the server serves everybody else.
     assert connect().ping() < 5
-    eventually(lambda: len(server.serving()) <= 2)
+    wait_for(lambda: len(server.serving()) <= 2)
     assert client.call("connect_get_lib_version") == 9_000_000
 
 
@@ -86,7 +87,7 @@ def test_fifty_at_once(server: Server, connect: Callable[[], Client], method: st
     for client, call in zip(clients, calls, strict=True):
         client.reply(call)
         client.close()
-    eventually(lambda: rests(server), 30)
+    wait_for(lambda: rests(server))
 
 
 def test_the_clients_leave_in_the_middle(server: Server, connect: Callable[[], Client]) -> None:
@@ -94,7 +95,7 @@ def test_the_clients_leave_in_the_middle(server: Server, connect: Callable[[], C
     for client in [connect() for _ in range(10)]:
         nest(client, KINDS[1], 10)
         client.close()
-    eventually(lambda: rests(server), 30)
+    wait_for(lambda: rests(server))
 
 
 def test_limits_hold(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_limits_hold(tmp_path: Path) -> None:
             with pytest.raises(Exception, match=r"max_clients = 15 in virtd\.conf is reached"):
                 client.reply(nest(client, KINDS[0], 20))
             client.reply(nest(client, KINDS[0], 10))
-        eventually(lambda: rests(server), 30)
+        wait_for(lambda: rests(server))
     finally:
         server.stop()
 

@@ -15,7 +15,7 @@ import pytest
 from tests.guests import xml
 from tests.guests.bootsector import write_boot_disk
 from tests.helpers.instance import REPOSITORY, Instance
-from tests.helpers.processes import wait_ended
+from tests.helpers.waiting import wait_ended
 from tests.linkage.conftest import NOBODY, write_program
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.instance import REPOSITORY, Instance
-from tests.helpers.processes import wait_ended
+from tests.helpers.waiting import wait_ended
 
 XML = "<domain type='qemu'><name>quiet</name><memory>16384</memory><os><type arch='x86_64'>hvm</type></os></domain>"
 UNITS = REPOSITORY / "contrib/systemd"

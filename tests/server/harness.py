@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.helpers.waiting import SECONDS
 from virtd.protocol import codec
 from virtd.protocol.framing import Framer
 from virtd.protocol.messages import CALL_WITH_FDS, ERROR, PING, REPLY, REPLY_WITH_FDS, decode_error, make_call
@@ -25,15 +26,6 @@ URI = "fake:///system" if os.geteuid() == 0 else "fake:///session"
 def guest(name):
     """A guest of the fake driver, which does what its name says."""
     return Domain(name, UUID, -1)
-
-
-def eventually(condition, seconds=10.0, what="it"):
-    """Wait for what has no descriptor to wait for: the title of a process, its memory."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what} did not happen in {seconds} s"
-        time.sleep(0.01)
-    return value
 
 
 def title(pid):
@@ -84,7 +76,7 @@ class Server:
         self.log = self.root / "stderr"
         ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         ready.bind(f"\0virtd-test-{os.getpid()}-{id(self)}")
-        ready.settimeout(30)
+        ready.settimeout(SECONDS)
         variables = {
             **os.environ,
             "PYTHONPATH": str(TOP),
@@ -99,7 +91,7 @@ class Server:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.register(ready, select.POLLIN)
-        events = dict(poll.poll(30_000))
+        events = dict(poll.poll(SECONDS * 1000))
         os.close(pidfd)
         assert ready.fileno() in events, self.log.read_text()
         assert b"READY=1" in ready.recv(4096)
@@ -120,7 +112,7 @@ class Server:
     def signal(self, number):
         self.process.send_signal(number)
 
-    def wait(self, seconds=20):
+    def wait(self, seconds=SECONDS):
         """Wait for its end; the exit status."""
         return self.process.wait(seconds)
 
@@ -147,7 +139,7 @@ class Server:
 class Client:
     """One connection, in lock step or not."""
 
-    def __init__(self, address, timeout=20.0, opened=True, uri=URI, flags=0):
+    def __init__(self, address, timeout=SECONDS, opened=True, uri=URI, flags=0):
         if isinstance(address, socket.socket):
             self.sock = address
         else:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.harness import URI, Client, children, eventually, guest, title
+from tests.helpers.waiting import wait_for
+from tests.server.harness import URI, Client, children, guest, title
 from virtd import constants as c
 from virtd.errors import VirtError
 
@@ -21,12 +22,12 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs to become somebo
 
 def test_processes_say_what_they_are(server):
     assert title(server.pid) == f"virtd: accepting {server.sock} (0 clients)"
-    eventually(lambda: list(server.workers().values()) == ["virtd: spare"] * 5)
+    wait_for(lambda: list(server.workers().values()) == ["virtd: spare"] * 5)
     with server.client() as one, server.client():
-        eventually(lambda: title(server.pid) == f"virtd: accepting {server.sock} (2 clients)")
+        wait_for(lambda: title(server.pid) == f"virtd: accepting {server.sock} (2 clients)")
         assert title(one.pid()).endswith(f"@unix {URI}: idle")
-        eventually(lambda: len(server.spares()) == 5)
-    eventually(lambda: title(server.pid) == f"virtd: accepting {server.sock} (0 clients)")
+        wait_for(lambda: len(server.spares()) == 5)
+    wait_for(lambda: title(server.pid) == f"virtd: accepting {server.sock} (0 clients)")
 
 
 def test_a_worker_serves_the_next_client_of_the_same_user(server):
@@ -37,22 +38,22 @@ def test_a_worker_serves_the_next_client_of_the_same_user(server):
             client.call("connect_close")
             assert client.receive() is None
     assert len(pids) < 12
-    eventually(lambda: 5 <= len(server.spares()) <= 9)
+    wait_for(lambda: 5 <= len(server.spares()) <= 9)
 
 
 def test_a_worker_with_subscriptions_serves_nobody_else(server):
     with server.client() as client:
         worker = client.pid()
         client.call("connect_domain_event_callback_register_any", 1, guest("0"))
-    eventually(lambda: title(worker) == "")
+    wait_for(lambda: title(worker) == "")
 
 
 def test_a_worker_that_left_a_child_serves_nobody_else(server, tmp_path):
     with server.client() as client:
         worker = client.pid()
         client.send("domain_create", guest(f"slowmark {tmp_path}/mark"))
-        eventually(lambda: children(worker))
-    eventually(lambda: title(worker) == "")
+        wait_for(lambda: children(worker))
+    wait_for(lambda: title(worker) == "")
     assert (tmp_path / "mark").exists()
 
 
@@ -104,7 +105,7 @@ def test_max_clients(serve):
         assert info.value.code == c.VIR_ERR_RESOURCE_BUSY
     assert all(client.ping() < 5 for client in clients)
     clients.pop().close()
-    eventually(lambda: len(server.serving()) == 2)
+    wait_for(lambda: len(server.serving()) == 2)
     clients.append(server.client())
     for client in clients:
         client.close()
@@ -132,7 +133,7 @@ def test_max_clients_is_kept_when_all_come_at_once(serve):
 
 
 def tcp_address(server):
-    words = eventually(lambda: [w for w in server.log.read_text().split() if w.startswith("127.0.0.1:")])
+    words = wait_for(lambda: [w for w in server.log.read_text().split() if w.startswith("127.0.0.1:")])
     host, port = words[0].rstrip(",").rsplit(":", 1)
     return host, int(port)
 
@@ -141,14 +142,14 @@ def test_max_anonymous_clients(serve):
     server = serve("--listen-tcp", "127.0.0.1:0", config="max_anonymous_clients = 2\n")
     address = tcp_address(server)
     silent = [Client(address, opened=False) for _ in range(2)]
-    eventually(lambda: len(server.serving()) == 2)
+    wait_for(lambda: len(server.serving()) == 2)
     with pytest.raises(VirtError, match="max_anonymous_clients = 2"), Client(address) as client:
         client.ping()
     # Local clients are known, and not counted; one who has spoken is no longer.
     with server.client() as local:
         local.ping()
     silent[0].call("connect_open", URI, 0)
-    with eventually(lambda: try_client(address)) as client:
+    with wait_for(lambda: try_client(address)) as client:
         assert "uid=-1" in client.call("connect_get_hostname")
         assert title(client.pid()) == f"virtd: worker for 127.0.0.1@tcp {URI}: idle"
     for client in silent:
@@ -181,8 +182,8 @@ def test_a_killed_worker_hurts_nobody_else(server):
         assert two.ping() < 5
         with server.client() as three:
             three.ping()
-    eventually(lambda: "was killed by signal 9" in server.log.read_text())
-    eventually(lambda: "(0 clients)" in title(server.pid))
+    wait_for(lambda: "was killed by signal 9" in server.log.read_text())
+    wait_for(lambda: "(0 clients)" in title(server.pid))
 
 
 def test_killed_spares_are_replaced(server):
@@ -190,7 +191,7 @@ def test_killed_spares_are_replaced(server):
     time.sleep(1.1)  # longer than a process lives that is broken from the start
     for pid in spares:
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: len(server.spares()) == 5 and not set(server.spares()) & set(spares))
+    wait_for(lambda: len(server.spares()) == 5 and not set(server.spares()) & set(spares))
     with server.client() as client:
         client.ping()
 
@@ -198,7 +199,7 @@ def test_killed_spares_are_replaced(server):
 def test_spares_that_die_at_once_are_replaced_with_patience(server):
     for pid in server.spares():
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: len(server.spares()) == 5)
+    wait_for(lambda: len(server.spares()) == 5)
     assert "trying again" not in server.log.read_text()
     with server.client() as client:
         client.ping()
@@ -210,20 +211,20 @@ def test_fork_fails(serve, tmp_path):
     server = serve(environment={"FAKE_NO_FORK": str(stop)})
     with server.client() as before:
         before.call("domain_create", guest("quick"))
-        eventually(lambda: len(server.spares()) == 5)
+        wait_for(lambda: len(server.spares()) == 5)
         stop.touch()
         with pytest.raises(VirtError) as info:
             before.call("domain_create", guest("quick"))
         assert info.value.message == f"cannot fork child process: {os.strerror(errno.EAGAIN)}"
         clients = [server.client() for _ in range(5)]
-        eventually(lambda: "trying again in 0.2 s" in server.log.read_text())
+        wait_for(lambda: "trying again in 0.2 s" in server.log.read_text())
         late = socket.socket(socket.AF_UNIX)
         late.connect(server.sock)
         stop.unlink()
         with Client(late) as client:
             client.ping()
         before.call("domain_create", guest("quick"))
-        eventually(lambda: len(server.spares()) >= 5)
+        wait_for(lambda: len(server.spares()) >= 5)
         for client in clients:
             client.close()
 
@@ -238,14 +239,14 @@ def switches(pid):
 def test_nothing_wakes_up_while_nothing_happens(server):
     with server.client() as client:
         pids = [server.pid, client.pid(), *server.spares()]
-        eventually(lambda: "(1 client)" in title(server.pid))
+        wait_for(lambda: "(1 client)" in title(server.pid))
 
         def at_rest():
             before = [switches(pid) for pid in pids]
             time.sleep(0.7)
             return [switches(pid) for pid in pids] == before
 
-        eventually(at_rest, 5)
+        wait_for(at_rest)
 
 
 def test_sigterm_lets_calls_end(server):
@@ -254,10 +255,10 @@ def test_sigterm_lets_calls_end(server):
     call = client.send("domain_create", guest("sleep 0.5"))
     late = client.send("domain_create", guest("error too late"))
     worker = client.pid()
-    eventually(lambda: len(children(worker)) >= 1)
+    wait_for(lambda: len(children(worker)) >= 1)
     server.signal(signal.SIGTERM)
     assert idle.receive() is None
-    eventually(lambda: title(server.pid).startswith("virtd: stopping ("))
+    wait_for(lambda: title(server.pid).startswith("virtd: stopping ("))
     assert not os.path.exists(server.sock)
     with pytest.raises(VirtError, match="too late"):
         client.reply(late)
@@ -272,15 +273,15 @@ def test_a_second_sigterm_ends_it_now(server):
     client = server.client()
     client.send("domain_create", guest("hang"))
     worker = client.pid()
-    (call,) = eventually(lambda: children(worker))
+    (call,) = wait_for(lambda: children(worker))
     server.signal(signal.SIGTERM)
-    eventually(lambda: title(worker).endswith("stopping"))
+    wait_for(lambda: title(worker).endswith("stopping"))
     server.signal(signal.SIGTERM)
     start = time.monotonic()
     assert server.wait() == 0
     assert time.monotonic() - start < 3
     assert client.receive() is None
-    eventually(lambda: not title(call))
+    wait_for(lambda: not title(call))
 
 
 def test_the_accept_loop_is_killed(serve):
@@ -291,17 +292,17 @@ def test_the_accept_loop_is_killed(serve):
     spares = server.spares()
     server.process.kill()
     server.wait()
-    eventually(lambda: not any(title(pid) for pid in spares))
+    wait_for(lambda: not any(title(pid) for pid in spares))
     assert client.ping() < 5
     client.call("domain_create", guest("quick"))
     assert client.pid() == worker
-    eventually(lambda: nobody_listens(server))
+    wait_for(lambda: nobody_listens(server))
     second = serve(root=server.root)
     with second.client() as other:
         other.ping()
     assert client.ping() < 5
     client.close()
-    eventually(lambda: title(worker) == "")
+    wait_for(lambda: title(worker) == "")
 
 
 def nobody_listens(server):
@@ -320,12 +321,12 @@ def test_sighup(serve):
     clients = [server.client()]
     server.config.write_text("max_clients = nonsense\n")
     server.signal(signal.SIGHUP)
-    eventually(lambda: "the configuration stays as it was" in server.log.read_text())
+    wait_for(lambda: "the configuration stays as it was" in server.log.read_text())
     assert "virtd.conf:1: expecting a value" in server.log.read_text()
     clients.append(server.client())
     server.config.write_text("max_clients = 2\n")
     server.signal(signal.SIGHUP)
-    eventually(lambda: "the configuration was read again" in server.log.read_text())
+    wait_for(lambda: "the configuration was read again" in server.log.read_text())
     with pytest.raises(VirtError, match="max_clients = 2"):
         server.client()
     assert all(client.ping() < 5 for client in clients)
@@ -361,5 +362,5 @@ def test_a_client_that_connects_and_leaves_at_once(server):
         sock.close()
     with server.client() as client:
         client.ping()
-    eventually(lambda: "(0 clients)" in title(server.pid))
+    wait_for(lambda: "(0 clients)" in title(server.pid))
     assert "bug" not in server.log.read_text()

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tests.server.harness import URI, Client, children, eventually, guest, private, title
+from tests.helpers.waiting import wait_for
+from tests.server.harness import URI, Client, children, guest, private, title
 from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.protocol import codec
@@ -183,12 +184,12 @@ def test_titles_say_what_goes_on(server, client):
     other = client.send("domain_create", guest("sleep 0.2"))
     client.reply(other)
     assert title(worker) == start + "DomainCreate hang"
-    (child,) = eventually(lambda: len(children(worker)) == 1 and children(worker))
+    (child,) = wait_for(lambda: len(children(worker)) == 1 and children(worker))
     assert title(child) == start + "DomainCreate hang"
     os.kill(child, 9)
     with pytest.raises(VirtError):
         client.reply(slow)
-    eventually(lambda: title(worker) == start + "idle")
+    wait_for(lambda: title(worker) == start + "idle")
 
 
 def test_a_call_that_waits_holds_up_nobody(server, client):
@@ -296,12 +297,12 @@ def test_the_client_vanishes(server, tmp_path):
     worker = client.pid()
     client.send("domain_create", guest(f"slowmark {mark}"))
     client.send("domain_get_job_info", guest("hang"))
-    eventually(lambda: len(children(worker)) == 2)
+    wait_for(lambda: len(children(worker)) == 2)
     client.close()
-    eventually(lambda: title(worker).endswith("DomainCreate slowmark " + str(mark) + ", client gone"))
-    assert len(eventually(lambda: len(children(worker)) == 1 and children(worker))) == 1
-    eventually(mark.exists)
-    eventually(lambda: title(worker) == "" or "spare" in title(worker))
+    wait_for(lambda: title(worker).endswith("DomainCreate slowmark " + str(mark) + ", client gone"))
+    assert len(wait_for(lambda: len(children(worker)) == 1 and children(worker))) == 1
+    wait_for(mark.exists)
+    wait_for(lambda: title(worker) == "" or "spare" in title(worker))
 
 
 def test_a_client_which_takes_nothing(server):
@@ -320,7 +321,7 @@ def test_a_client_which_takes_nothing(server):
         except BlockingIOError:
             pass
         assert sent > 20
-        used = eventually(lambda: private(worker))
+        used = wait_for(lambda: private(worker))
         assert used < 24 << 20, f"{used >> 20} MiB"
         client.sock.settimeout(20)
         for serial in range(sent):
@@ -336,7 +337,7 @@ def test_events_arrive_in_order_and_none_is_lost(client):
     worker = client.pid()
     call = client.send("connect_domain_event_callback_register_any", 1, guest("20000"))
     # Nothing is read for a while: the events have to wait with the driver.
-    eventually(lambda: not select.select([], [client.sock], [], 0)[1] or private(worker) > 0)
+    wait_for(lambda: not select.select([], [client.sock], [], 0)[1] or private(worker) > 0)
     assert private(worker) < 24 << 20
     assert client.reply(call) == 1
     names = []

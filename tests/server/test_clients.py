@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.server.harness import HERE, TOP, URI, eventually
+from tests.helpers.waiting import wait_for
+from tests.server.harness import HERE, TOP, URI
 
 PATH = URI.rpartition("/")[2]
 PYTHON = "/usr/bin/python3"  # Debian's, which has python3-libvirt
@@ -62,7 +63,7 @@ def test_virsh_is_told_the_limit(serve):
 @needs_virsh
 def test_virsh_over_tcp(serve):
     server = serve("--listen-tcp", "127.0.0.1:0")
-    words = eventually(lambda: [w for w in server.log.read_text().split() if w.startswith("127.0.0.1:")])
+    words = wait_for(lambda: [w for w in server.log.read_text().split() if w.startswith("127.0.0.1:")])
     status, output, errors = virsh(f"qemu+tcp://{words[0].rstrip(',')}/{PATH}", "hostname")
     assert (status, errors) == (0, "")
     assert "transport='tcp'" in output

@@ -2,14 +2,15 @@
 
 import threading
 
-from tests.server.harness import eventually, guest
+from tests.helpers.waiting import wait_for
+from tests.server.harness import guest
 
 
 def test_nested_twenty_deep(server):
     """A call which waits for a call on a new connection to the same server, and so on."""
     with server.client() as client:
         client.call("domain_create", guest(f"nested 20 {server.sock}"))
-    eventually(lambda: not server.serving() and 5 <= len(server.spares()) <= 9)
+    wait_for(lambda: not server.serving() and 5 <= len(server.spares()) <= 9)
 
 
 def test_fifty_clients_do_so_at_once(server):
@@ -28,4 +29,4 @@ def test_fifty_clients_do_so_at_once(server):
     for thread in threads:
         thread.join()
     assert problems == []
-    eventually(lambda: not server.serving())
+    wait_for(lambda: not server.serving())

@@ -1,14 +1,14 @@
 """Starting: the command line, what can be wrong with it, daemons, inetd, systemd, sockets."""
 
 import os
-import select
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from tests.server.harness import HERE, TOP, URI, Client, eventually, guest, private, title
+from tests.helpers.waiting import ends, wait_for
+from tests.server.harness import HERE, TOP, URI, Client, guest, private, title
 from virtd.protocol.framing import Framer
 from virtd.protocol.messages import make_call
 from virtd.protocol.programs import METHODS
@@ -96,10 +96,8 @@ def test_the_environment_stands_for_the_option(tmp_path):
 def end(pid_file):
     """End a daemon, and wait for it."""
     pid = int(pid_file.read_text())
-    pidfd = os.pidfd_open(pid)
     os.kill(pid, 15)
-    assert select.select([pidfd], [], [], 20)[0]
-    os.close(pidfd)
+    ends(pid)
 
 
 def test_daemon(tmp_path):
@@ -175,7 +173,7 @@ def test_ipv6(serve):
     except OSError:
         pytest.skip("no IPv6 here")
     server = serve("--listen-tcp", "[::1]:0")
-    word = eventually(lambda: [w for w in server.log.read_text().split() if w.startswith("[::1]:")])[0]
+    word = wait_for(lambda: [w for w in server.log.read_text().split() if w.startswith("[::1]:")])[0]
     with socket.socket(socket.AF_INET6) as sock:
         sock.connect(("::1", int(word.rstrip(",").rsplit(":", 1)[1])))
         with Client(sock) as client:

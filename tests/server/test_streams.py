@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from tests.server.harness import children, eventually, guest, private, title
+from tests.helpers.waiting import wait_for
+from tests.server.harness import children, guest, private, title
 from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.protocol.messages import STREAM, Message
@@ -83,7 +84,7 @@ def test_the_other_end_of_a_console_ends(client):
     flow.finish()
     assert flow.event().kind == FINISH
     worker = client.pid()
-    eventually(lambda: not children(worker))
+    wait_for(lambda: not children(worker))
 
 
 def test_download(client):
@@ -94,7 +95,7 @@ def test_download(client):
     flow.finish()
     assert flow.event().kind == FINISH
     worker = client.pid()
-    eventually(lambda: not children(worker))
+    wait_for(lambda: not children(worker))
 
 
 def test_a_download_that_fails_at_the_end_is_not_complete(client):
@@ -141,7 +142,7 @@ def test_an_upload_that_is_aborted_is_not_taken_for_complete(client, tmp_path):
     flow.abort()
     assert flow.event().kind == ABORT
     worker = client.pid()
-    eventually(lambda: not children(worker))
+    wait_for(lambda: not children(worker))
     assert not (tmp_path / "size").exists()
 
 
@@ -151,7 +152,7 @@ def test_an_upload_whose_client_vanishes_is_not_taken_for_complete(server, tmp_p
     flow = Flow(client, "storage_vol_upload", volume(key=tmp_path / "size"), 0, 0, 0)
     flow.send(b"d" * 1000)
     client.close()
-    eventually(lambda: not children(worker))
+    wait_for(lambda: not children(worker))
     assert not (tmp_path / "size").exists()
 
 
@@ -187,7 +188,7 @@ def test_a_client_that_reads_no_stream(client):
     """The data stays where it is; neither the worker grows, nor does anybody else wait."""
     worker = client.pid()
     flow = Flow(client, "storage_vol_download", volume(), 0, 50_000_000, 0)
-    eventually(lambda: any("Download" in title(pid) for pid in children(worker)))
+    wait_for(lambda: any("Download" in title(pid) for pid in children(worker)))
     assert private(worker) < 24 << 20
     assert len(flow.data(50_000_000)) == 50_000_000
     assert flow.event().kind == END
@@ -219,7 +220,7 @@ def test_packets_of_a_stream_that_was_never_opened(client):
 
 def test_streams_over_tcp(serve):
     server = serve("--listen-tcp", "127.0.0.1:0")
-    address = eventually(lambda: [w for w in server.log.read_text().split() if w.startswith("127.0.0.1:")])
+    address = wait_for(lambda: [w for w in server.log.read_text().split() if w.startswith("127.0.0.1:")])
     host, port = address[0].rstrip(",").rsplit(":", 1)
     with server.client((host, int(port))) as client:
         assert client.sock.family == socket.AF_INET

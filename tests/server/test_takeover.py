@@ -7,7 +7,8 @@ import signal
 import socket
 import threading
 
-from tests.server.harness import Client, eventually, guest, title
+from tests.helpers.waiting import wait_for
+from tests.server.harness import Client, guest, title
 from virtd.state.sockets import connect
 
 
@@ -48,7 +49,7 @@ def test_twenty_replacements_lose_nobody(serve):
         for _ in range(20):
             served = sum(one.served for one in knocking)
             running = serve("--replace", root=first.root)
-            eventually(lambda served=served: sum(one.served for one in knocking) > served + 20)
+            wait_for(lambda served=served: sum(one.served for one in knocking) > served + 20)
     finally:
         for one in knocking:
             one.end()
@@ -114,13 +115,13 @@ def test_a_client_in_between_is_served_by_the_old_one(serve, tmp_path):
     host, port = words[0].rstrip(",").rsplit(":", 1)
     stop.touch()
     sock = socket.create_connection((host, int(port)))
-    eventually(lambda: "trying again" in first.log.read_text())
+    wait_for(lambda: "trying again" in first.log.read_text())
     second = serve("--replace", root=first.root)
-    eventually(lambda: title(first.pid).startswith("virtd: draining"))
+    wait_for(lambda: title(first.pid).startswith("virtd: draining"))
     stop.unlink()
     with Client(sock) as client:
         assert client.ping() < 5
-        eventually(lambda: title(first.pid) == "virtd: draining (1 client)")
+        wait_for(lambda: title(first.pid) == "virtd: draining (1 client)")
     assert first.wait() == 0
     with second.client((host, int(port))) as client:
         client.ping()
@@ -130,7 +131,7 @@ def test_the_replaced_one_can_be_stopped(serve):
     first = serve()
     client = first.client()
     serve("--replace", root=first.root)
-    eventually(lambda: title(first.pid) == "virtd: draining (1 client)")
+    wait_for(lambda: title(first.pid) == "virtd: draining (1 client)")
     first.signal(signal.SIGTERM)
     assert client.receive() is None
     assert first.wait() == 0

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import filecmp
 import os
-import select
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.console import Console
+from tests.helpers.waiting import wait_for
 from tests.shell.conftest import Shell
-from virtd.state import inotify
 
 SIZE = 256 << 20  # bytes
 
@@ -34,17 +32,6 @@ def interrupt(console: Console) -> None:
     assert console.until_end() != 0, console.output
 
 
-def await_change(directory: Path, mask: int, condition: Callable[[], bool]) -> None:
-    """Wait until something is so that shows in a directory."""
-    watch = inotify.Watch(str(directory), mask)
-    try:
-        while not condition():
-            assert select.select([watch], [], [], 30)[0], "it has not begun"
-            watch.clear()
-    finally:
-        watch.close()
-
-
 def nothing_is_left(shell: Shell, pool: Path, names: set[str]) -> None:
     # The next change waits for whoever still works, and clears away what is left.
     shell("vol-resize", "v", str(SIZE + (1 << 20)), "--pool", "p")
@@ -62,7 +49,7 @@ def test_upload(shell: Shell, pool: Path, options: tuple[str, ...]) -> None:
         source.open("wb", buffering=0) as file,
     ):
         file.write(b"x" * (1 << 20))
-        await_change(pool, inotify.IN_MODIFY, lambda: (pool / "v").stat().st_blocks > 0)
+        wait_for(lambda: (pool / "v").stat().st_blocks > 0, directory=pool)
         # How far it has come is seen from outside, too.
         assert "Allocation:     0" not in shell("vol-info", "v", "p", "--bytes")
         interrupt(console)
@@ -86,10 +73,10 @@ def test_download(shell: Shell, pool: Path) -> None:
 def test_clone(shell: Shell, pool: Path) -> None:
     (pool / "v").write_bytes(os.urandom(1 << 20) * (SIZE >> 20))
     with shell.terminal("vol-clone", "v", "copy", "--pool", "p") as console:
-        await_change(pool, inotify.IN_CREATE, lambda: len(os.listdir(pool)) > 1)
+        wait_for(lambda: len(os.listdir(pool)) > 1, directory=pool)
         interrupt(console)
     # A server goes on without its client; then the copy is whole.
-    await_change(pool, inotify.IN_MOVED_TO | inotify.IN_DELETE, lambda: not list(pool.glob(".*")))
+    wait_for(lambda: not list(pool.glob(".*")), directory=pool)
     listed = set(shell("vol-list", "p").split())
     if str(pool / "copy") in listed:
         assert filecmp.cmp(pool / "copy", pool / "v", shallow=False)

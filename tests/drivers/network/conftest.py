@@ -2,24 +2,22 @@
 
 import ctypes
 import os
-import select
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import lacking
+from tests.helpers.waiting import SECONDS
 from virtd.drivers.base import Context, Identity
 from virtd.drivers.network.driver import NetworkDriver
-from virtd.state import inotify, paths
+from virtd.state import paths
 
 _CLONE_NEWNET = 0x40000000
-SECONDS = 20.0  # for what takes a fraction of one, unless the machine is overloaded
 
 
 def run(*command: str, check: bool = True) -> str:
@@ -173,29 +171,3 @@ def host(namespace: None) -> Iterator[Callable[..., Host]]:
     yield make
     for one in made:
         one.close()
-
-
-def wait_for(directory: str, condition: Callable[[], object]) -> None:
-    """Wait until something has changed in a directory that makes a condition true."""
-    watch = inotify.Watch(directory, inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO | inotify.IN_DELETE)
-    try:
-        end = time.monotonic() + SECONDS
-        while not condition():
-            left = end - time.monotonic()
-            assert left > 0, "it did not come to pass"
-            select.select([watch], [], [], left)
-            watch.clear()
-    finally:
-        watch.close()
-
-
-def wait_ended(pid: int) -> None:
-    """Wait until a process has ended."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([descriptor], [], [], SECONDS)[0], f"{pid} does not end"
-    finally:
-        os.close(descriptor)

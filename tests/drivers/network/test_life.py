@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.network.conftest import Host, Service, run, wait_ended, wait_for
+from tests.drivers.network.conftest import Host, Service, run
+from tests.helpers.waiting import ends, wait_for
 from virtd import constants as c
 from virtd import uuids
 from virtd.drivers.network import life, supervisor
@@ -125,7 +126,7 @@ def test_dnsmasq_and_supervisor_are_replaced(service: Service) -> None:
     (first,), (dnsmasq,) = service.supervisors(), service.dnsmasq()
     # Whoever looks puts a new supervisor in place of a killed one; dnsmasq goes on.
     os.kill(first, signal.SIGKILL)
-    wait_ended(first)
+    ends(first)
     assert driver.network_is_active(network) == 1
     (second,) = service.supervisors()
     assert second != first
@@ -133,17 +134,17 @@ def test_dnsmasq_and_supervisor_are_replaced(service: Service) -> None:
     # The supervisor replaces dnsmasq, be it its child or not.
     directory = f"{service.root}/run/virtd/networks/{uuids.to_text(network.uuid)}"
     os.kill(dnsmasq, signal.SIGKILL)
-    wait_ended(dnsmasq)
-    wait_for(directory, lambda: len(service.dnsmasq()) == 1)
+    ends(dnsmasq)
+    wait_for(lambda: len(service.dnsmasq()) == 1, directory=directory)
     assert service.supervisors() == [second]
     # Both killed: the next look brings both back.
     os.kill(second, signal.SIGKILL)
     (dnsmasq,) = service.dnsmasq()
     os.kill(dnsmasq, signal.SIGKILL)
-    wait_ended(second)
-    wait_ended(dnsmasq)
+    ends(second)
+    ends(dnsmasq)
     assert driver.connect_num_of_networks() == 1
-    wait_for(directory, lambda: len(service.dnsmasq()) == 1)
+    wait_for(lambda: len(service.dnsmasq()) == 1, directory=directory)
     assert len(service.supervisors()) == 1
     driver.network_destroy(network)
     assert traces(service) == []

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.network.conftest import Host, Service, run, wait_ended, wait_for
+from tests.drivers.network.conftest import Host, Service, run
+from tests.helpers.waiting import ends, wait_for
 from virtd import constants as c
 from virtd import uuids
 from virtd.drivers.network import leases as parser
@@ -43,7 +44,7 @@ def leases(service: Service, network: Network, count: int) -> list[DhcpLease]:
         found[:] = service.driver.network_get_dhcp_leases(network, None, 1, 0)[0]
         return len(found) == count
 
-    wait_for(f"{service.root}/var/lib/virtd/dnsmasq", there)
+    wait_for(there, directory=f"{service.root}/var/lib/virtd/dnsmasq")
     return found
 
 
@@ -79,9 +80,9 @@ def test_leases_outlive_dnsmasq_and_the_network(service: Service, host: Callable
     (lease,) = leases(service, network, 1)
     (dnsmasq,) = service.dnsmasq()
     os.kill(dnsmasq, signal.SIGKILL)
-    wait_ended(dnsmasq)
+    ends(dnsmasq)
     directory = f"{service.root}/run/virtd/networks/{uuids.to_text(network.uuid)}"
-    wait_for(directory, lambda: len(service.dnsmasq()) == 1)
+    wait_for(lambda: len(service.dnsmasq()) == 1, directory=directory)
     assert leases(service, network, 1) == [lease]
     service.driver.network_destroy(network)
     service.driver.network_create(network)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.network.conftest import Host, Service, run, wait_for
+from tests.drivers.network.conftest import Host, Service, run
+from tests.helpers.waiting import wait_for
 from virtd import constants as c
 from virtd.protocol.records import DhcpLease, Network
 
@@ -45,7 +46,7 @@ def lease(guest: Host, directory: Path, *options: str) -> str:
     (directory / "conf").write_text("".join(f"{option};\n" for option in options))
     # It goes into the background when it has an address.
     guest.run("dhclient", "-6", "-1", "-nw", *files, "-cf", str(directory / "conf"), "eth0")
-    wait_for(str(directory), lambda: "iaaddr" in (directory / "leases").read_text())
+    wait_for(lambda: "iaaddr" in (directory / "leases").read_text(), directory=directory)
     pid = int((directory / "pid").read_text())
     os.kill(pid, 9)
     return next(
@@ -61,7 +62,7 @@ def leases(service: Service, network: Network) -> list[DhcpLease]:
         found[:] = service.driver.network_get_dhcp_leases(network, None, 1, 0)[0]
         return bool(found)
 
-    wait_for(f"{service.root}/var/lib/virtd/dnsmasq", there)
+    wait_for(there, directory=f"{service.root}/var/lib/virtd/dnsmasq")
     return found
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.network.conftest import run
-from tests.e2e.guests import wait_for
 from tests.helpers.instance import Instance as Server
+from tests.helpers.waiting import wait_for
 
 NETWORK = """<network>
   <name>web</name>

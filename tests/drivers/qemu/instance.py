@@ -11,14 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.guests.bootsector import MESSAGE, write_boot_disk
+from tests.helpers.waiting import SECONDS, ends, wait_for
 from virtd.drivers.base import Context, Event, Identity
 from virtd.drivers.qemu.driver import QemuDriver
 from virtd.drivers.qemu.guest import Guest
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
-from virtd.state import inotify, locks, paths
-
-SECONDS = 30.0  # for what takes a fraction of one, unless the machine is overloaded
+from virtd.state import locks, paths
 
 
 class Instance:
@@ -62,16 +61,9 @@ class Instance:
     def wait_for_boot(self, name: str) -> None:
         """Wait until a guest has booted once more than when this was last called."""
         wanted = self._boots[name] = self._boots.get(name, 0) + 1
-        watch = inotify.Watch(f"{self.root}/out", inotify.IN_MODIFY)
-        try:
-            while True:
-                watch.clear()
-                with open(self._output(name), "rb") as file:
-                    if file.read().count(MESSAGE.encode()) >= wanted:
-                        return
-                assert select.select([watch], [], [], SECONDS)[0], f"guest '{name}' does not boot"
-        finally:
-            watch.close()
+        output = Path(self._output(name))
+        said = MESSAGE.encode()
+        wait_for(lambda: output.read_bytes().count(said) >= wanted, f"guest '{name}' booting", directory=output.parent)
 
     def events(self, until: Callable[[list[tuple[object, ...]]], bool] = bool) -> list[tuple[object, ...]]:
         """The events since the last call: ('lifecycle', name, id, event, detail) or ('reboot', name, id).
@@ -112,7 +104,7 @@ class Instance:
         for uuid in [name for name in os.listdir(running) if "." not in name]:
             _, holder = locks.probe(Guest(running, uuid, "").supervisor_path)
             if holder is not None:
-                wait_for_end(holder.pid)
+                ends(holder.pid)
         assert [entry for entry in self.driver.guests.view() if entry.active] == []
         return [name for name in os.listdir(running) if not name.endswith(".last")]
 
@@ -128,18 +120,6 @@ class Instance:
         finally:
             self.driver.close()
             shutil.rmtree(self.root)
-
-
-def wait_for_end(pid: int) -> None:
-    """Wait until a process, of which we need not be the parent, has ended."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([descriptor], [], [], SECONDS)[0], f"process {pid} does not end"
-    finally:
-        os.close(descriptor)
 
 
 def _plain(event: Event) -> tuple[object, ...]:

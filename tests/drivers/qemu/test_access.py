@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.qemu.instance import Instance, wait_for_end
-from tests.e2e.guests import wait_for
+from tests.drivers.qemu.instance import Instance
+from tests.helpers.waiting import ends, wait_for
 from virtd import constants as c
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
@@ -135,13 +135,13 @@ def test_whatever_died_the_image_is_free_and_its_owners_again(instance: Instance
         os.kill(pids[name], signal.SIGKILL)
     if victim == "supervisor":
         # The guest lives, and keeps what it has.
-        wait_for_end(pids["supervisor"])
+        ends(pids["supervisor"])
         with pytest.raises(VirtError, match="is in use by guest 'g'"):
             start(instance, guest(instance, "other", image))
         instance.driver.domain_destroy(domain)
     else:
-        wait_for_end(pids["qemu"])
-        wait_for_end(pids["supervisor"])
+        ends(pids["qemu"])
+        ends(pids["supervisor"])
     assert [entry for entry in instance.driver.guests.view() if entry.active] == []
     after = image.stat()
     assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
@@ -217,7 +217,7 @@ def test_a_transient_disk_forgets(instance: Instance, image: Path, kind: str) ->
         else:
             pids = instance.qemu(domain), instance.supervisor(domain)
             os.kill(pids[0], signal.SIGKILL)
-            wait_for_end(pids[1])
+            ends(pids[1])
         assert not cover.exists()
         assert image.read_bytes() == before
     cover.touch()

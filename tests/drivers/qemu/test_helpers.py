@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.qemu.commandline import domain_xml, parse
-from tests.drivers.qemu.instance import Instance, wait_for_end
+from tests.drivers.qemu.instance import Instance
+from tests.helpers.waiting import ends
 from virtd import constants as c
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.run import helpers, vhostuser
@@ -58,7 +59,7 @@ def test_a_directory_is_served(instance: Instance) -> None:
     assert os.stat(f"/proc/{pids[0]}").st_uid == 0
     os.kill(qemu, signal.SIGKILL)
     for pid in pids:
-        wait_for_end(pid)
+        ends(pid)
     assert not os.path.exists(f"{guest.private}/fs0-fs.sock")
 
 
@@ -93,7 +94,7 @@ def test_what_is_started_before_a_start_that_fails_is_ended(instance: Instance) 
     with pytest.raises(VirtError, match="-nonesuch: invalid option"):
         instance.driver.domain_create_xml(xml, 0)
     for pid in beside("virtiofsd", instance.root):
-        wait_for_end(pid)
+        ends(pid)
 
 
 def test_a_bus_for_a_display(instance: Instance) -> None:
@@ -104,7 +105,7 @@ def test_a_bus_for_a_display(instance: Instance) -> None:
         client.sendall(b"\0AUTH EXTERNAL " + b"0".hex().encode() + b"\r\n")
         assert client.recv(100).startswith(b"OK ")
     os.kill(qemu, signal.SIGKILL)
-    wait_for_end(pid)
+    ends(pid)
 
 
 def test_reservations_are_seen_to(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.drivers.qemu.instance import Instance, wait_for_end
+from tests.drivers.qemu.instance import Instance
+from tests.helpers.waiting import ends
 from virtd import constants as c
 from virtd import deadlines
 from virtd.errors import VirtError
@@ -127,7 +128,7 @@ def test_a_killed_supervisor_is_replaced(instance: Instance) -> None:
     domain = driver.domain_create_xml(instance.xml(), 0)
     before, qemu = instance.supervisor(domain), instance.qemu(domain)
     os.kill(before, signal.SIGKILL)
-    wait_for_end(before)
+    ends(before)
     assert driver.domain_get_state(domain, 0) == (RUNNING, c.VIR_DOMAIN_RUNNING_BOOTED)
     assert instance.supervisor(domain) != before
     assert instance.qemu(domain) == qemu
@@ -137,9 +138,9 @@ def test_a_killed_supervisor_is_replaced(instance: Instance) -> None:
     # What happens while nobody listens is found out by the next one who looks.
     second = instance.supervisor(domain)
     os.kill(second, signal.SIGKILL)
-    wait_for_end(second)
+    ends(second)
     os.kill(qemu, signal.SIGKILL)
-    wait_for_end(qemu)
+    ends(qemu)
     assert driver.connect_list_all_domains(1, 0) == ([], 0)
     assert instance.events(ended) == [("lifecycle", "g", 1, 5, 5)]
 

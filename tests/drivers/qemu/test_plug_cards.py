@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.network.conftest import namespace, run  # noqa: F401 - a fixture
-from tests.drivers.qemu.instance import Instance, wait_for_end
+from tests.drivers.qemu.instance import Instance
+from tests.helpers.waiting import ends
 from virtd import constants as c
 from virtd.drivers.base import Context, Identity
 from virtd.drivers.network.driver import NetworkDriver
@@ -332,7 +333,7 @@ def switch(networks: NetworkDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in ("ovs-vswitchd", "ovsdb-server"):
         pid = int((tmp_path / f"{name}.pid").read_text())
         os.kill(pid, signal.SIGTERM)
-        wait_for_end(pid)
+        ends(pid)
     run("ip", "link", "delete", "ovs-netdev", check=False)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import lacking
-from tests.drivers.qemu.instance import Instance, wait_for_end
+from tests.drivers.qemu.instance import Instance
+from tests.helpers.waiting import ends
 from virtd import constants as c
 from virtd.drivers import services
 from virtd.errors import VirtError
@@ -80,7 +81,7 @@ def test_an_emulated_tpm_lives_and_ends_with_its_guest_and_keeps_its_state(insta
     assert emulator is not None
     driver.domain_destroy(domain)
     if (fields := stat_fields(emulator)) is not None and fields[0] != b"Z":
-        wait_for_end(emulator)
+        ends(emulator)
     (entry,) = driver.guests.view()
     state = f"{driver.paths.state}/swtpm/{entry.uuid}/tpm2"
     made = os.stat(f"{state}/tpm2-00.permall").st_ctime_ns

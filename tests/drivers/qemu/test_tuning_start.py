@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.qemu.commandline import domain_xml, parse
-from tests.drivers.qemu.instance import Instance, wait_for_end
+from tests.drivers.qemu.instance import Instance
+from tests.helpers.waiting import ends
 from virtd import constants as c
 from virtd.conf.domain.memory import CpuTune
 from virtd.drivers import typed
@@ -85,7 +86,7 @@ def test_counters_of_the_host(instance: Instance) -> None:
     assert (caught.value.code, caught.value.domain) == (c.VIR_ERR_ARGUMENT_UNSUPPORTED, c.VIR_FROM_PERF)
     supervisor = instance.supervisor(domain)
     os.kill(supervisor, signal.SIGKILL)
-    wait_for_end(supervisor)
+    ends(supervisor)
     driver.domain_get_info(domain)  # whoever looks first puts another one in its place
     assert told().keys() == {"perf.context_switches"}
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.helpers.instance import Instance, make_root
-from tests.helpers.processes import Process, end, wait_ended
+from tests.helpers.processes import Process, end
+from tests.helpers.waiting import wait_for
 
 __all__ = ["Kill", "kills"]
 
@@ -78,6 +79,8 @@ class World:
 
     def judge(self, operation: str) -> str:
         """What is wrong after a kill; '' if nothing is."""
+        # A call goes on without its worker; what a call runs ends with it, but a moment later.
+        wait_for(lambda: not self._working(), "the end of the work")
         listed = {line.split()[0] for line in self.virsh("vol-list", "pool").splitlines() if line}
         if not listed >= {"source", "changed", "image"}:
             return f"only {sorted(listed)} are listed"
@@ -89,11 +92,10 @@ class World:
         self.virsh("vol-create-as", "pool", "next", "1K")
         left = [name for name in os.listdir(self.path) if name.startswith(".")]
         left += os.listdir(self.instance.root / "run/virtd/storage/jobs")
-        return f"{left} are left" if left else self._running()
+        return f"{left} are left" if left else ""
 
-    def _running(self) -> str:
-        programs: list[Process] = [one for one in self.instance.processes() if "qemu-img" in one.title.split(" ")[0]]
-        return "".join(f"{one.title} is running; " for one in programs if not wait_ended(one.pid, 10))
+    def _working(self) -> list[Process]:
+        return [one for one in self.instance.processes() if WHO["call"](one.title) or WHO["program"](one.title)]
 
 
 class Operation(NamedTuple):

@@ -1,7 +1,7 @@
 """SIGKILL in the middle of the work: nothing half-made is listed, nothing is left, everybody can go on."""
 
+import fcntl
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Callable
@@ -11,13 +11,15 @@ import pytest
 
 from tests.drivers.storage.conftest import Connect
 from tests.drivers.storage.kills import kills
+from tests.helpers.waiting import wait_for
 from virtd.drivers.storage import imagetool, jobs
 from virtd.drivers.storage.driver import StorageDriver
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool, StorageVol
-from virtd.state import inotify
 
-SOURCE_SIZE = 64 << 20  # bytes: long enough for qemu-img to be interrupted
+SOURCE_SIZE = 64 << 20  # bytes
+COPIED = "8M"  # of it in a second, so that qemu-img is interrupted however busy the machine is
+RUN = "virtd.drivers.storage.programs.subprocess.run"
 
 
 def volume(name: str, kind: str = "raw", capacity: str = "<capacity unit='MiB'>64</capacity>") -> str:
@@ -26,9 +28,22 @@ def volume(name: str, kind: str = "raw", capacity: str = "<capacity unit='MiB'>6
 
 @pytest.fixture
 def source(driver: StorageDriver, pool: StoragePool, images: Path) -> StorageVol:
-    """A volume that takes a while to copy into qcow2."""
+    """A volume to copy."""
     (images / "source").write_bytes(os.urandom(1 << 20) * (SOURCE_SIZE >> 20))
     return driver.storage_vol_lookup_by_name(pool, "source")
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy takes its time."""
+    real = subprocess.run
+
+    def run(command: list[str], **options: object) -> object:
+        if command[1:2] == ["convert"]:
+            command[2:2] = ["-r", COPIED]
+        return real(command, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(RUN, run)
 
 
 def child(work: Callable[[], object]) -> int:
@@ -42,54 +57,45 @@ def child(work: Callable[[], object]) -> int:
     return pid
 
 
-def wait(condition: Callable[[], bool], watch: inotify.Watch) -> None:
-    """Wait until something is so that changes with a directory."""
-    while not condition():
-        assert select.select([watch], [], [], 20)[0], "it never happened"
-        watch.clear()
-
-
 def killed_while_it_is_made(work: Callable[[], object], images: Path) -> None:
     """Let something be made, and kill who makes it as soon as there is a part of it."""
-    watch = inotify.Watch(str(images), inotify.IN_CREATE | inotify.IN_MODIFY)
     pid = child(work)
-    wait(lambda: any(jobs.hidden(name) for name in os.listdir(images)), watch)
+    wait_for(lambda: any(jobs.hidden(name) for name in os.listdir(images)), "a part of it", directory=images)
     os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    watch.close()
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
 
 
-def no_program_is_left(images: Path) -> None:
-    """Whether qemu-img went with its caller: its death is told by the end of a pidfd, not waited for by turns."""
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            command = Path(f"/proc/{name}/cmdline").read_bytes()
-            descriptor = os.pidfd_open(int(name))
-        except OSError:
-            continue
-        try:
-            if os.fsencode(str(images)) in command and b"qemu-img" in command:
-                assert select.select([descriptor], [], [], 10)[0], command
-        finally:
-            os.close(descriptor)
+def nobody_is_left(driver: StorageDriver) -> None:
+    """Wait for whoever still holds a lock of a volume: qemu-img goes with its caller, but a moment later, and so does
+    a process that has not become qemu-img yet.
+    """
+    for path in Path(driver.pools.jobs._directory).glob("*.lock"):
+        with path.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def all_is_well(driver: StorageDriver, pool: StoragePool, images: Path, names: set[str]) -> None:
     """No list shows more than there should be, and after the next change there is no more."""
     assert set(driver.storage_pool_list_volumes(pool, 99)) == names
-    no_program_is_left(images)
+    nobody_is_left(driver)
     driver.storage_vol_create_xml(pool, volume("next", capacity="<capacity>1</capacity>"), 0)
     assert set(os.listdir(images)) == names | {"next"}
     assert os.listdir(driver.pools.jobs._directory) == []
 
 
-def test_a_copy(driver: StorageDriver, pool: StoragePool, source: StorageVol, images: Path) -> None:
+def test_a_copy(
+    slow: None,
+    driver: StorageDriver,
+    pool: StoragePool,
+    source: StorageVol,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     xml = volume("copy", "qcow2")
     killed_while_it_is_made(lambda: driver.storage_vol_create_xml_from(pool, xml, source, 0), images)
     with pytest.raises(VirtError, match="no storage vol with matching name 'copy'"):
         driver.storage_vol_lookup_by_name(pool, "copy")
+    monkeypatch.undo()
     all_is_well(driver, pool, images, {"source"})
     driver.storage_vol_create_xml_from(pool, xml, source, 0)
     assert driver.storage_vol_get_info(driver.storage_vol_lookup_by_name(pool, "copy"))[1] == SOURCE_SIZE
@@ -107,11 +113,10 @@ def test_a_new_volume(driver: StorageDriver, pool: StoragePool, images: Path, mo
 def test_while_a_volume_is_made_its_name_is_taken_and_others_can_go_on(
     driver: StorageDriver, connect: Connect, pool: StoragePool, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch = inotify.Watch(str(images), inotify.IN_CREATE)
     monkeypatch.setattr(imagetool, "set_owner", lambda *_: signal.pause())
     pid = child(lambda: driver.storage_vol_create_xml(pool, volume("slow"), 0))
     try:
-        wait(lambda: bool(os.listdir(images)), watch)
+        wait_for(lambda: os.listdir(images), "a file", directory=images)
         monkeypatch.undo()
         other = connect()
         with pytest.raises(VirtError, match="storage volume 'slow' exists already"):
@@ -122,14 +127,12 @@ def test_while_a_volume_is_made_its_name_is_taken_and_others_can_go_on(
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        watch.close()
     all_is_well(driver, pool, images, {"quick"})
 
 
 def test_a_resize(driver: StorageDriver, pool: StoragePool, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at any moment: the image has its old size or the new one, and is whole."""
     made = driver.storage_vol_create_xml(pool, volume("a", "qcow2"), 0)
-    program = "virtd.drivers.storage.programs.subprocess.run"
     real = subprocess.run
 
     def half(command: list[str], **options: object) -> object:
@@ -138,17 +141,15 @@ def test_a_resize(driver: StorageDriver, pool: StoragePool, images: Path, monkey
 
     read, write = os.pipe()
     for stub, expected in ((lambda *_a, **_o: (os.close(write), signal.pause()), 64), (half, 128)):
-        monkeypatch.setattr(program, stub)
-        watch = inotify.Watch(str(images), inotify.IN_MODIFY | inotify.IN_CLOSE_WRITE)
+        monkeypatch.setattr(RUN, stub)
         pid = child(lambda: driver.storage_vol_resize(made, 128 << 20, 0))
         if expected == 64:
             os.close(write)
-            assert select.select([read], [], [], 20)[0]
+            assert os.read(read, 1) == b""
         else:
-            wait(lambda: driver.storage_vol_get_info(made)[1] == 128 << 20, watch)
+            wait_for(lambda: driver.storage_vol_get_info(made)[1] == 128 << 20, directory=images)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        watch.close()
         monkeypatch.undo()
         assert driver.storage_vol_get_info(made)[1] == expected << 20
         subprocess.run(["qemu-img", "check", "-q", str(images / "a")], check=True)
@@ -157,12 +158,18 @@ def test_a_resize(driver: StorageDriver, pool: StoragePool, images: Path, monkey
 
 
 def test_a_reboot_in_the_middle(
-    driver: StorageDriver, connect: Connect, pool: StoragePool, source: StorageVol, images: Path, tmp_path: Path
+    slow: None,
+    driver: StorageDriver,
+    connect: Connect,
+    pool: StoragePool,
+    source: StorageVol,
+    images: Path,
+    tmp_path: Path,
 ) -> None:
     """The records are gone with the run-time directory; the pool's next start clears away what they told of."""
     xml = volume("copy", "qcow2")
     killed_while_it_is_made(lambda: driver.storage_vol_create_xml_from(pool, xml, source, 0), images)
-    no_program_is_left(images)
+    nobody_is_left(driver)
     definition = driver.storage_pool_get_xml_desc(pool, 0)
     foreign = images / f"{jobs.PREFIX}00000000.0"
     foreign.touch()
