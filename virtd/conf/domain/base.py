@@ -1,8 +1,10 @@
 """What devices have in common: where they are plugged in, their alias, their place in the boot order."""
 
+from collections.abc import Sequence
+
 from virtd import constants as c
 from virtd.conf.domain.errors import internal_error
-from virtd.conf.xml.model import Element, Model, View, attr, inline, sub
+from virtd.conf.xml.model import Element, Model, View, attr, inline, missing_attribute, sub
 from virtd.conf.xml.types import ON_OFF, POSITIVE, UINT, YES_NO, Integer, Size
 from virtd.errors import VirtError
 
@@ -221,15 +223,30 @@ class DeviceSeclabel(Model):
 
     def loaded(self, el: Element, view: View) -> None:
         """Who gives a label wants it to be set."""
+        if self.label is not None and self.relabel is False:
+            text = f"Cannot specify a label if relabelling is turned off. model={self.model or '<null>'}"
+            raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DOMAIN)
         if self.label is not None and self.relabel is None:
             self.relabel = True
 
 
 def real_labels(labels: list[DeviceSeclabel], view: View) -> list[DeviceSeclabel]:
-    """Those labels that are part of a definition: not what only says that labelling was skipped, or nothing."""
-    if view.live:
+    """Those labels that are part of a definition: not what only says that labelling was skipped, or nothing.
+
+    Two of one security driver stay, so that they are refused in their turn.
+    """
+    if view.live or twice(labels):
         return labels
+    for one in labels:
+        if one.label is not None:
+            one.label_skip = None
     return [one for one in labels if not one.label_skip and (one.label is not None or one.relabel is False)]
+
+
+def twice(labels: Sequence[DeviceSeclabel]) -> str | None:
+    """The security driver that is named twice, None if none is."""
+    models = [one.model for one in labels]
+    return next((model for model in models if model is not None and models.count(model) > 1), None)
 
 
 class VirtioOptions(Model):
@@ -254,16 +271,17 @@ class Driver(Model):
 class Reconnect(Model):
     """Whether and how soon a connection is made again."""
 
-    enabled = attr("@enabled", YES_NO, required=True)
+    enabled = attr("@enabled", YES_NO)
     timeout = attr("@timeout", UINT)
 
+    @classmethod
+    def read(cls, el: Element, view: View) -> "Reconnect":
+        """Nobody looks at the time where no connection is made again."""
+        if el.get("enabled") == "no":
+            return cls(enabled=False)
+        return cls() if el.get("enabled") is None else super().read(el, view)
+
     def loaded(self, el: Element, view: View) -> None:
-        """The time is a must where it has a meaning, and nothing elsewhere."""
-        if not self.enabled:
-            self.timeout = None
-        elif self.timeout is None:
-            raise VirtError(
-                c.VIR_ERR_XML_ERROR,
-                "Missing required attribute 'timeout' in element 'reconnect'",
-                domain=c.VIR_FROM_XML,
-            )
+        """The time is a must where it has a meaning."""
+        if self.timeout is None:
+            raise missing_attribute("timeout", el)

@@ -167,7 +167,12 @@ def check_tseg(domain: Domain) -> None:
     Raises:
         VirtError: VIR_ERR_CONFIG_UNSUPPORTED.
     """
-    if domain.features is not None and domain.features.smm_tseg is not None and not pcie(domain):
+    if (
+        domain.features is not None
+        and domain.features.smm
+        and domain.features.smm_tseg is not None
+        and not pcie(domain)
+    ):
         raise qemu_error("SMM TSEG is only supported with q35 machine type")
 
 

@@ -45,7 +45,7 @@ def check_reconnect(reconnect: Reconnect | None, mode: str | None) -> None:
     Raises:
         VirtError: VIR_ERR_INTERNAL_ERROR.
     """
-    if reconnect is not None and mode != "connect":
+    if reconnect is not None and reconnect.enabled is not None and mode != "connect":
         raise internal_error("chardev reconnect is possible only for connect mode")
 
 
@@ -133,7 +133,7 @@ class PipeSource(PathSource, kind="pipe"):
 class UnixSource(CharSource, kind="unix"):
     """A UNIX socket."""
 
-    mode = attr("source/@mode", MODES)
+    mode = attr("source/@mode", MODES, when=lambda source, view: source.path is not None)
     path = attr("source/@path")
     seclabels = subs("source/seclabel", DeviceSeclabel)
     reconnect = sub("source/reconnect", Reconnect)

@@ -16,7 +16,9 @@ from virtd.conf.domain.base import (
     real_labels,
 )
 from virtd.conf.domain.errors import conf_error, xml_error
-from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, part, sub, subs
+from virtd.conf.secret.reference import SecretReference
+from virtd.conf.storage.encryption import Encryption as VolumeEncryption
+from virtd.conf.xml.model import Element, Model, View, attr, flag, inline, missing_attribute, part, sub, subs
 from virtd.conf.xml.types import ON_OFF, POSITIVE, UINT, ULONG, WWN, YES_NO, Choice, Type
 from virtd.errors import VirtError
 
@@ -55,66 +57,24 @@ SPLIT_NAMES = ("gluster", "rbd")
 MODELS = Choice("virtio virtio-transitional virtio-non-transitional")
 
 
-class Secret(Model):
-    """Which secret is meant, by usage or UUID."""
-
-    type = attr("@type")
-    uuid = attr("@uuid")
-    usage = attr("@usage")
-
-
-def check_secret(secret: Secret) -> None:
-    """A secret is named in one of two ways.
-
-    Raises:
-        VirtError: VIR_ERR_XML_ERROR.
-    """
-    if secret.uuid is None and secret.usage is None:
-        raise VirtError(c.VIR_ERR_XML_ERROR, "missing secret uuid or usage attribute", domain=c.VIR_FROM_SECRET)
-    if secret.uuid is not None and secret.usage is not None:
-        raise VirtError(c.VIR_ERR_XML_ERROR, "either secret uuid or usage expected", domain=c.VIR_FROM_SECRET)
-
-
 class Auth(Model):
     """Who we are to a storage server."""
 
-    username = attr("@username", required=True)
-    secret = sub("secret", Secret)
+    username = attr("@username", required=(c.VIR_ERR_XML_ERROR, "missing username for auth"))
+    secret = sub("secret", SecretReference)
 
     def loaded(self, el: Element, view: View) -> None:
         """The password is a secret."""
         if self.secret is None:
             raise VirtError(c.VIR_ERR_XML_ERROR, "Missing <secret> element in auth", domain=c.VIR_FROM_STORAGE)
-        check_secret(self.secret)
 
 
-class Cipher(Model):
-    """The cipher of a LUKS image."""
-
-    name = attr("@name", required=True)
-    size = attr("@size", UINT, required=True)
-    mode = attr("@mode")
-    hash = attr("@hash")
-
-
-class IvGen(Model):
-    """How a LUKS image makes its initialisation vectors."""
-
-    name = attr("@name", required=True)
-    hash = attr("@hash")
-
-
-class Encryption(Model):
-    """How the image is encrypted."""
-
-    format = attr("@format", Choice("default qcow luks luks2 luks-any"), required=True)
-    engine = attr("@engine", Choice("qemu librbd"))
-    secrets = subs("secret", Secret)
-    cipher = sub("cipher", Cipher)
-    ivgen = sub("ivgen", IvGen)
+class Encryption(VolumeEncryption):
+    """How the image is encrypted, and who decrypts it."""
 
     def loaded(self, el: Element, view: View) -> None:
-        """QEMU does it."""
+        """QEMU does it, if nobody else is named."""
+        super().loaded(el, view)
         self.engine = self.engine or "qemu"
 
 
@@ -184,6 +144,25 @@ class Reservations(Model):
     source_type = attr("source/@type", live=False)
     source_path = attr("source/@path")
     source_mode = attr("source/@mode")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """A helper of the user's own is behind a socket that QEMU connects to."""
+        if self.managed is None:
+            raise missing_attribute("managed", el)
+        source = el.find("source")
+        kind = source.get("type") if source is not None else None
+        if kind is None and self.managed:
+            self.source_path = self.source_mode = None
+            return
+        for wrong, text in (
+            (kind is None, "missing connection type for <reservations/>"),
+            (self.source_path is None, "missing path for <reservations/>"),
+            (self.source_mode is None, "missing connection mode for <reservations/>"),
+            (kind != "unix", f"unsupported connection type for <reservations/>: {kind}"),
+            (self.source_mode != "client", f"unsupported connection mode for <reservations/>: {self.source_mode}"),
+        ):
+            if wrong:
+                raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_STORAGE)
 
 
 class SourceBase(Model, by="."):
@@ -270,7 +249,11 @@ class VolumeSource(SourceBase, kind="volume"):
 
     pool = attr("@pool")
     volume = attr("@volume")
-    mode = attr("@mode", Choice("host direct"))
+    mode = attr(
+        "@mode",
+        Choice("host direct"),
+        bad=(c.VIR_ERR_CONFIG_UNSUPPORTED, "unknown source mode '%s' for volume type disk"),
+    )
     found: "SourceBase | None" = None
     """What it is, when it has been looked up; not part of the XML."""
 
@@ -315,20 +298,27 @@ class VhostUserSource(SourceBase, kind="vhostuser"):
 class BackingStore(Model):
     """The image below another one. Without a type it is the end of the chain."""
 
-    type = attr("@type", TYPES)
+    type = attr("@type", TYPES, bad=(c.VIR_ERR_XML_ERROR, "unknown storage source type '%s'"))
     index = attr("@index", UINT, live=True)
-    format = attr("format/@type", FORMATS)
+    format = attr("format/@type", FORMATS, bad=(c.VIR_ERR_XML_ERROR, "unknown storage source format '%s'"))
     source = sub("source", SourceBase, by="type")
     backing: "BackingStore | None"
 
-    def loaded(self, el: Element, view: View) -> None:
-        """An image has a format and is somewhere."""
-        if self.type is None:
-            return
-        if self.format is None:
+    @classmethod
+    def read(cls, el: Element, view: View) -> "BackingStore":
+        """An image has a format and is somewhere; what stands in an element without a type is nothing.
+
+        Raises:
+            VirtError: for what is missing, and then for what is wrong.
+        """
+        if el.get("type") is None:
+            return cls()
+        form = el.find("format")
+        if form is None or form.get("type") is None:
             raise xml_error("missing disk backing store format")
-        if self.source is None:
+        if el.find("source") is None:
             raise xml_error("missing disk backing store source")
+        return super().read(el, view)
 
     @property
     def end(self) -> bool:
@@ -438,7 +428,11 @@ class Disk(Device):
     encryption = sub("encryption", Encryption)
 
     def loaded(self, el: Element, view: View) -> None:
-        """A disk is encrypted in one place."""
+        """A disk is encrypted in one place, and has one owner's name."""
+        if self.sgio == "unfiltered":
+            raise conf_error("unfiltered sgio is no longer supported")
+        if self.auth is not None and self.source is not None and self.source.auth is not None:
+            raise conf_error("an <auth> definition already found for disk source")
         if self.encryption is not None and self.source is not None and self.source.encryption is not None:
             raise conf_error("an <encryption> definition already found for disk source")
 

@@ -181,6 +181,17 @@ class SpiceGraphics(ServerGraphics, kind="spice"):
         return self
 
 
+def check_gl(el: Element) -> None:
+    """Who speaks of OpenGL says whether it is used.
+
+    Raises:
+        VirtError: VIR_ERR_XML_ERROR.
+    """
+    gl = el.find("gl")
+    if gl is not None and gl.get("enable") is None:
+        raise missing_attribute("enable", gl)
+
+
 class SdlGraphics(Graphics, kind="sdl"):
     """A window on the host."""
 
@@ -191,9 +202,7 @@ class SdlGraphics(Graphics, kind="sdl"):
 
     def loaded(self, el: Element, view: View) -> None:
         """OpenGL is used or not."""
-        gl = el.find("gl")
-        if gl is not None and gl.get("enable") is None:
-            raise missing_attribute("enable", gl)
+        check_gl(el)
 
 
 class HeadlessGraphics(Graphics, kind="egl-headless"):
@@ -210,6 +219,10 @@ class DbusGraphics(Graphics, kind="dbus"):
     gl = attr("gl/@enable", YES_NO)
     rendernode = attr("gl/@rendernode")
     audio_id = attr("audio/@id", POSITIVE)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """OpenGL is used or not."""
+        check_gl(el)
 
 
 class RdpGraphics(ServerGraphics, kind="rdp"):

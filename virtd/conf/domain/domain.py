@@ -1,5 +1,6 @@
 """<domain>: the root of the model. What stands here is only what belongs to the guest as a whole."""
 
+from typing import Any
 from uuid import uuid4
 
 from virtd import constants as c
@@ -33,7 +34,7 @@ from virtd.conf.domain.interface import Interface
 from virtd.conf.domain.memory import BlkioTune, CpuTune, IothreadDef, MemoryBacking, MemoryTune, NumaTune
 from virtd.conf.domain.os import IdRange, Os, PerfEvent, Pm, Resource, Seclabel, Sysinfo
 from virtd.conf.xml.model import NAMESPACES, Element, Model, View, attr, part, raw, sub, subs
-from virtd.conf.xml.types import CPUSET, INT, KIB, ON_OFF, TEXT, UINT, UUID, YES_NO, Choice, Integer
+from virtd.conf.xml.types import CPUSET, INT, KIB, LONG, ON_OFF, TEXT, UINT, ULONG, UUID, YES_NO, Choice, Integer, Type
 from virtd.errors import VirtError
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
@@ -111,9 +112,7 @@ class QemuEnv(Model):
         name = self.name
         if name is None:
             raise qemu_internal("No qemu environment name specified")
-        if not name:
-            raise qemu_internal("Empty qemu environment name specified")
-        if not (name[0] == "_" or (name[0].isascii() and name[0].isalpha())):
+        if not (name[:1] == "_" or (name[:1].isascii() and name[:1].isalpha())):
             raise qemu_internal("Invalid environment name, it must begin with a letter or underscore")
         if not all(letter == "_" or (letter.isascii() and letter.isalnum()) for letter in name):
             raise qemu_internal("Invalid environment name, it must contain only alphanumerics and underscore")
@@ -122,22 +121,59 @@ class QemuEnv(Model):
 class QemuCapability(Model):
     """A capability that QEMU is taken to have, or not to have, whatever probing says."""
 
-    capability = attr("@capability", required=True)
+    capability = attr("@capability")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It is named."""
+        if self.capability is None:
+            raise qemu_internal("missing capability name")
+
+
+OVERRIDES: dict[str, Type[Any]] = {"string": TEXT, "signed": LONG, "unsigned": ULONG, "bool": Choice("true false")}
+
+
+def fits(kind: str, value: str) -> bool:
+    """Whether a value is of the type that a property is said to have."""
+    try:
+        OVERRIDES[kind].parse(value)
+    except ValueError:
+        return False
+    return True
 
 
 class QemuProperty(Model):
     """A property of a QEMU device that is set in another way than virtd would."""
 
-    name = attr("@name", required=True)
+    name = attr("@name")
     type = attr("@type", Choice("string signed unsigned bool remove"), required=True)
     value = attr("@value")
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It has a value of its type, unless it is taken away."""
+        value, text = self.value, None
+        if self.name is None:
+            text = "missing 'name' attribute for qemu:property"
+        elif self.type == "remove":
+            if value is not None:
+                text = "setting 'value' attribute of 'qemu:property' doesn't make sense with 'remove' type"
+        elif value is None:
+            text = "missing 'value' attribute for 'qemu:property'"
+        elif not fits(self.type or "", value):
+            text = f"invalid value '{value}' of 'value' attribute of 'qemu:property'"
+        if text is not None:
+            raise xml_error(text, domain=c.VIR_FROM_QEMU)
 
 
 class QemuOverride(Model):
     """Properties of one device, by its alias."""
 
-    alias = attr("@alias", required=True)
+    alias = attr("@alias")
     properties = subs("qemu:frontend/qemu:property", QemuProperty)
+
+    def loaded(self, el: Element, view: View) -> None:
+        """The device is named."""
+        if self.alias is None:
+            raise xml_error("missing 'alias' attribute for qemu:device", domain=c.VIR_FROM_QEMU)
 
 
 class Domain(Model):

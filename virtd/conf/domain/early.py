@@ -1,13 +1,15 @@
 """What libvirt refuses while it still reads a definition, or before it gives addresses."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from virtd import constants as c
+from virtd.conf.domain import resctrl
+from virtd.conf.domain.base import DeviceSeclabel, twice
 from virtd.conf.domain.basics import device_infos
-from virtd.conf.domain.chardev import Console, Parallel, Serial
+from virtd.conf.domain.chardev import Channel, Console, Parallel, Serial
 from virtd.conf.domain.charvalidate import check_consoles, check_isa_serials
-from virtd.conf.domain.check.disks import iothread_ids
+from virtd.conf.domain.check.disks import iothread_ids, sources
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.errors import conf_error, detail_error, internal_error, xml_error
 from virtd.conf.domain.os import FwCfgs, Smbios
@@ -150,19 +152,6 @@ def check_own_uuid(domain: Domain, text: str) -> None:
         raise detail_error(words)
 
 
-def check_pages(domain: Domain) -> None:
-    """Huge pages are for NUMA cells that exist; a guest without cells has one, number 0."""
-    if domain.memory_backing is None or domain.memory_backing.hugepages is None:
-        return
-    cells = len(domain.cpu.numa.cells) if domain.cpu is not None and domain.cpu.numa is not None else 0
-    for page in domain.memory_backing.hugepages.pages:
-        if not cells and page.nodeset == frozenset((0,)):
-            page.nodeset = None
-        missing = next((node for node in sorted(page.nodeset or ()) if node >= cells), None)
-        if missing is not None:
-            raise detail_error(f"hugepages: node {missing} not found")
-
-
 def check_panics(domain: Domain) -> None:
     """One of each model, and one watchdog."""
     models = [panic.model for panic in domain.panics]
@@ -201,6 +190,37 @@ def check_iothreads(domain: Domain) -> None:
         for number in sorted(sched.iothreads or ()):
             if number not in known:
                 raise conf_error(f"Cannot find 'iothread' : {number}")
+
+
+def check_partitions(domain: Domain) -> None:
+    """Parts of caches and of the memory's bandwidth do not collide."""
+    if domain.cputune is not None:
+        resctrl.check(domain.vcpu or 1, domain.cputune.cachetunes, domain.cputune.memorytunes)
+
+
+def device_labels(domain: Domain) -> Iterator[list[DeviceSeclabel]]:
+    """The labels that each single source is given."""
+    for disk in domain.disks:
+        for source, _ in sources(disk):
+            yield source.seclabels
+    devices: list[Serial | Parallel | Channel | Console] = [*domain.serials, *domain.parallels]
+    for device in [*devices, *domain.channels, *domain.consoles]:
+        yield getattr(device.source, "seclabels", [])
+
+
+def check_device_labels(domain: Domain) -> None:
+    """One label for each security driver; who never relabels the guest's files cannot do it for one of them."""
+    fixed = {
+        label.model
+        for label in domain.seclabels
+        if label.model is not None and (label.type == "none" or (label.type == "static" and not label.relabel))
+    }
+    for labels in device_labels(domain):
+        model = twice(labels)
+        if model is not None:
+            raise detail_error(f"seclabel for model {model} is already provided")
+        if any(label.model in fixed for label in labels):
+            raise conf_error("label overrides require relabeling to be enabled at the domain level")
 
 
 def check_hostdevs(domain: Domain) -> None:
@@ -250,7 +270,9 @@ def check_spice_channels(domain: Domain) -> None:
 CHECKS: tuple[Callable[[Domain], None], ...] = (
     check_spice_channels,
     check_seclabels,
-    check_pages,
+    check_iothreads,
+    check_partitions,
+    check_device_labels,
     check_isa_serials,
     check_consoles,
     check_numa,
@@ -266,5 +288,4 @@ CHECKS: tuple[Callable[[Domain], None], ...] = (
     check_boot,
     check_firmware_blobs,
     check_sysinfo,
-    check_iothreads,
 )

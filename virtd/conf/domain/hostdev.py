@@ -15,6 +15,7 @@ UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
 
 WWPN = re.compile(r"naa\.[0-9a-fA-F]{16}")
+ULONG0 = Integer(0, (1 << 64) - 1, base=0)
 VENDOR = Integer(0, 0xFFFFFFFF, base=0, template="0x%04x", zero=False)
 
 
@@ -86,7 +87,7 @@ class ScsiSource(HostdevSource, kind="scsi"):
     adapter = attr("adapter/@name")
     bus = attr("address/@bus", UINT0)
     target = attr("address/@target", UINT0)
-    unit = attr("address/@unit", UINT0)
+    unit = attr("address/@unit", ULONG0)
     hosts = subs("host", Host)
     auth = sub("auth", Auth)
     initiator = attr("initiator/iqn/@name")

@@ -88,7 +88,7 @@ PORT_NEEDS = {
     "802.1Qbh": ("profileid",),
     "midonet": ("interfaceid",),
 }
-PORT_MADE = {"802.1Qbg": "instanceid", "openvswitch": "interfaceid"}
+PORT_MADE = {"802.1Qbg": ("instanceid",), "openvswitch": ("interfaceid",), "": ("instanceid", "interfaceid")}
 
 
 def complete_port(port: VirtualPort) -> None:
@@ -101,10 +101,10 @@ def complete_port(port: VirtualPort) -> None:
     for name in PORT_NEEDS.get(kind, ()):
         if getattr(port, name) is None:
             text = f"missing {name} in <virtualport type='{kind}'>"
-            raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_DEVICE)
-    made = PORT_MADE.get(kind)
-    if made is not None and getattr(port, made) is None:
-        setattr(port, made, str(uuid4()))
+            raise VirtError(c.VIR_ERR_XML_ERROR, text, domain=c.VIR_FROM_NET)
+    for made in PORT_MADE.get(kind, ()):
+        if getattr(port, made) is None:
+            setattr(port, made, str(uuid4()))
 
 
 class Offloads(Model):

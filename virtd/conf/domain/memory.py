@@ -2,9 +2,9 @@
 
 from virtd import constants as c
 from virtd.conf.domain.errors import conf_error, detail_error, internal_error, xml_error
+from virtd.conf.domain.resctrl import CacheTune, MemTune
 from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs
-from virtd.conf.xml.types import BITMAP, CPUSET, INT, KIB, LONG, NODESET, POSITIVE, UINT, ULONG, Bitmap, Choice, Type
-from virtd.errors import VirtError
+from virtd.conf.xml.types import BITMAP, CPUSET, INT, KIB, LONG, NODESET, POSITIVE, UINT, ULONG, Choice, Type
 
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
 
@@ -85,19 +85,6 @@ class Lenient(Type[int]):
 
 
 LENIENT = Lenient()
-
-
-class LenientBitmap(Bitmap):
-    """A set of numbers; what is none is empty."""
-
-    def parse(self, text: str) -> frozenset[int]:
-        try:
-            return super().parse(text)
-        except VirtError:
-            return frozenset()
-
-
-LENIENT_BITMAP = LenientBitmap()
 
 
 class BlkioTune(Model):
@@ -189,117 +176,6 @@ class EmulatorSched(Model):
         self.priority = check_priority(self.scheduler, self.priority, el)
 
 
-class CachePart(Model):
-    """A part of a cache of the host."""
-
-    id = attr("@id", UINT, required=True)
-    level = attr("@level", UINT, required=True)
-    type = attr("@type", Choice("both code data"), required=True)
-    size = attr("@size", KIB)
-
-    def loaded(self, el: Element, view: View) -> None:
-        """It has a size."""
-        if self.size is None:
-            raise xml_error("missing element or attribute './@size'", domain=c.VIR_FROM_XML)
-
-
-class Monitor(Model):
-    """What some virtual CPUs use of a cache or of the memory's bandwidth is counted."""
-
-    level = attr("@level", UINT)
-    vcpus = attr("@vcpus", BITMAP)
-
-
-class BandwidthPart(Model):
-    """A part of the bandwidth of the memory of one node of the host, in per cent."""
-
-    id = attr("@id", UINT, required=True)
-    bandwidth = attr("@bandwidth", UINT, required=True)
-
-
-MONITOR_LEVEL = 3
-
-
-def check_resctrl(name: str, tune: "CacheTune | MemTune", el: Element) -> None:
-    """Which virtual CPUs share a part of something, and which of them are watched.
-
-    Raises:
-        VirtError: VIR_ERR_XML_ERROR or VIR_ERR_INVALID_ARG.
-    """
-    text = el.get("vcpus")
-    if text is None:
-        raise xml_error(f"Missing {name} attribute 'vcpus'")
-    if not tune.vcpus:
-        raise xml_error(f"Invalid {name} attribute 'vcpus' value '{text}'")
-    seen: list[frozenset[int] | None] = []
-    for monitor, found in zip(tune.monitors, el.findall("monitor"), strict=True):
-        if name == "cachetune":
-            if monitor.level is None:
-                raise missing_attribute("level", found)
-            if monitor.level != MONITOR_LEVEL:
-                raise xml_error(f"Invalid monitor cache level '{monitor.level}'")
-        if monitor.vcpus is None:
-            raise xml_error("Missing monitor attribute 'vcpus'")
-        wrong = None
-        if not monitor.vcpus <= tune.vcpus:
-            wrong = "Monitor vcpus conflicts with allocation"
-        elif monitor.vcpus in seen:
-            wrong = "Identical vcpus found in same type monitors"
-        if wrong is not None:
-            raise VirtError(c.VIR_ERR_INVALID_ARG, wrong, domain=c.VIR_FROM_DOMAIN)
-        seen.append(monitor.vcpus)
-
-
-class CacheTune(Model):
-    """Parts of the host's caches for some virtual CPUs."""
-
-    vcpus = attr("@vcpus", LENIENT_BITMAP)
-    caches = subs("cache", CachePart)
-    monitors = subs("monitor", Monitor)
-
-    @property
-    def partitions(self) -> bool:
-        """Whether it asks for anything."""
-        return bool(self.caches or self.monitors)
-
-    def loaded(self, el: Element, view: View) -> None:
-        """No part of a cache is given twice."""
-        check_resctrl("cachetune", self, el)
-        seen: set[tuple[int | None, int | None, str | None]] = set()
-        for cache in self.caches:
-            key = (cache.level, cache.id, cache.type)
-            if key in seen:
-                text = (
-                    f"Colliding cache allocations for cache level '{cache.level}' id '{cache.id}', type '{cache.type}'"
-                )
-                raise xml_error(text, domain=c.VIR_FROM_RESCTRL)
-            seen.add(key)
-
-
-class MemTune(Model):
-    """Parts of the memory's bandwidth for some virtual CPUs."""
-
-    vcpus = attr("@vcpus", LENIENT_BITMAP)
-    nodes = subs("node", BandwidthPart)
-    monitors = subs("monitor", Monitor)
-
-    @property
-    def partitions(self) -> bool:
-        """Whether it asks for anything."""
-        return bool(self.nodes or self.monitors)
-
-    def loaded(self, el: Element, view: View) -> None:
-        """Parts of a hundred, each node's once."""
-        check_resctrl("memorytune", self, el)
-        seen: set[int | None] = set()
-        for node in self.nodes:
-            if (node.bandwidth or 0) > 100:
-                raise xml_error("Memory Bandwidth value exceeding 100 is invalid.", domain=c.VIR_FROM_RESCTRL)
-            if node.id in seen:
-                raise xml_error(f"Memory Bandwidth already defined for node {node.id}", domain=c.VIR_FROM_RESCTRL)
-            seen.add(node.id)
-
-
 PERIOD, QUOTA = (1000, 1000000), (1000, 17592186044415)
 TUNE_LIMITS = (
     ("shares", 2, 262144),
@@ -337,14 +213,6 @@ class CpuTune(Model):
 
     def loaded(self, el: Element, view: View) -> None:
         """The kernel's bounds, and what is said once."""
-        self.cachetunes = [one for one in self.cachetunes if one.partitions]
-        self.memorytunes = [one for one in self.memorytunes if one.partitions]
-        parts = [one.vcpus for one in self.cachetunes]
-        if len(set(parts)) != len(parts):
-            raise xml_error("Identical vcpus in cachetunes found")
-        for one in self.memorytunes:
-            if any(one.vcpus != part and (one.vcpus or frozenset()) & (part or frozenset()) for part in parts):
-                raise xml_error("Overlapping vcpus in resctrls")
         if len(el.findall("emulatorpin")) > 1:
             raise xml_error("only one emulatorpin is supported")
         if len(el.findall("emulatorsched")) > 1:

@@ -1,7 +1,7 @@
 """From XML to a finished Domain, and back: the two functions everybody uses, and the order of the steps between."""
 
 from virtd import constants as c
-from virtd.conf.domain import basics, devicedefaults, early, implicit, pciassign, ports, tuning
+from virtd.conf.domain import basics, devicedefaults, early, implicit, pciassign, ports, spapr, tuning
 from virtd.conf.domain.check import Context, check, machine, memory
 from virtd.conf.domain.display import ServerGraphics
 from virtd.conf.domain.domain import Domain
@@ -99,6 +99,7 @@ def finish(domain: Domain, host: Host, *, inactive: bool = True) -> None:
     if domain.os.arch not in emulator.arches:
         basics.check_emulator(domain, emulator, host)
     ports.assign_virtio_serial(domain)
+    spapr.assign_spapr(domain)
     pciassign.assign_pci(domain)
     ports.assign_usb(domain)
     memory.check_hotplug(context)

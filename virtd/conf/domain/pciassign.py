@@ -18,6 +18,8 @@ _PCI_NET = (
     *("rtl8139", "e1000", "vlance", "vmxnet", "vmxnet2", "vmxnet3", "Am79C970A", "Am79C973"),
     *("82540EM", "82545EM", "82543GC", "lan9118", "netfront"),
 )
+ICH9_USB_SLOTS = (0x1D, 0x1A)
+"""Where the chip set's two USB 2 controllers are."""
 _COMPANIONS = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
 _PCI_FILESYSTEMS = (None, "path", "handle", "virtiofs")
 _PCI_SCSI = ("lsilogic", "lsisas1068", "lsisas1078", "vmpvscsi", "dc390", "am53c974")
@@ -318,6 +320,10 @@ def fix_q35(domain: Domain, buses: PciBuses) -> None:
             fix(one.info, 0x1F, 2, "Primary SATA controller must have PCI address 0:0:1f.2")
             if not buses.in_use(0, 0x1F, 2):
                 buses.reserve(PciAddress(slot=0x1F, function=2), PCIE)
+        elif one.type == "usb" and one.model == "ich9-uhci1":
+            slot = next((slot for slot in ICH9_USB_SLOTS if not buses.in_use(0, slot)), None)
+            if slot is not None:
+                place(buses, one.info, PciAddress(slot=slot, multifunction=True), PCIE)
         elif one.type == "pci" and one.model == "dmi-to-pci-bridge":
             place(buses, one.info, PciAddress(slot=0x1E), PCIE)
     for sound in domain.sounds:

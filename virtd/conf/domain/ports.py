@@ -194,15 +194,20 @@ def assign_memory_slots(domain: Domain) -> None:
             one.info.address = DimmAddress(slot=slot)
 
 
+def virtio_serial_ports(domain: Domain) -> dict[int, int]:
+    """How many ports each virtio-serial controller has, number 0 included."""
+    return {
+        one.index or 0: one.ports or VIRTIO_SERIAL_PORTS for one in domain.controllers if one.type == "virtio-serial"
+    }
+
+
 def check_virtio_serial(domain: Domain) -> None:
     """Whoever says that it is on a port of a controller is on one that exists and is free.
 
     Raises:
         VirtError: VIR_ERR_XML_ERROR.
     """
-    ports = {
-        one.index or 0: one.ports or VIRTIO_SERIAL_PORTS for one in domain.controllers if one.type == "virtio-serial"
-    }
+    ports = virtio_serial_ports(domain)
     used: set[tuple[int, int]] = set()
     for info in all_infos(domain):
         address = info.address
@@ -210,7 +215,7 @@ def check_virtio_serial(domain: Domain) -> None:
             continue
         if address.controller not in ports:
             raise xml_error(f"virtio serial controller {address.controller} is missing")
-        if address.port > ports[address.controller]:
+        if address.port >= ports[address.controller]:
             raise xml_error(f"virtio serial controller {address.controller} does not have port {address.port}")
         if (address.controller, address.port) in used:
             raise xml_error(f"virtio serial port {address.port} on controller {address.controller} is already occupied")
@@ -220,6 +225,7 @@ def check_virtio_serial(domain: Domain) -> None:
 def assign_virtio_serial(domain: Domain) -> None:
     """Give every channel and virtio console a port. Port 0 of a controller is kept for a console."""
     check_virtio_serial(domain)
+    ports = virtio_serial_ports(domain)
     users: list[Channel | Console] = [*domain.channels, *domain.consoles]
     used: dict[int, set[int]] = {one.index or 0: {0} for one in domain.controllers if one.type == "virtio-serial"}
     for user in users:
@@ -238,7 +244,7 @@ def assign_virtio_serial(domain: Domain) -> None:
                 index = max(used, default=-1) + 1
                 maybe_add(domain, "virtio-serial", index)
                 used[index] = {0}
-            port = next((n for n in range(1, VIRTIO_SERIAL_PORTS) if n not in used[index]), None)
+            port = next((n for n in range(1, ports.get(index, VIRTIO_SERIAL_PORTS)) if n not in used[index]), None)
             if port is not None:
                 used[index].add(port)
                 device.info.address = VirtioSerialAddress(controller=index, port=port)

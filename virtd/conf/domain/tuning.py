@@ -23,8 +23,8 @@ def finish(domain: Domain) -> None:
     tune = domain.cputune
     if tune is not None:
         present = frozenset(range(min(domain.vcpu or 1, 1 << 16)))
-        tune.cachetunes = [one for one in tune.cachetunes if one.vcpus and one.vcpus & present]
-        tune.memorytunes = [one for one in tune.memorytunes if one.vcpus and one.vcpus & present]
+        tune.cachetunes = [one for one in tune.cachetunes if one.partitions and (one.vcpus or present) & present]
+        tune.memorytunes = [one for one in tune.memorytunes if one.partitions and (one.vcpus or present) & present]
         tune.vcpuscheds = [
             VcpuSched(vcpus=frozenset((n,)), scheduler=one.scheduler, priority=one.priority)
             for one in tune.vcpuscheds
@@ -37,6 +37,17 @@ def finish(domain: Domain) -> None:
         ]
     domain.perf.sort(key=lambda event: PERF_EVENTS.names.index(event.name or ""))
     fill_seclabels(domain)
+    fill_pages(domain)
+
+
+def fill_pages(domain: Domain) -> None:
+    """A guest without NUMA cells has one, number 0: pages for it are for all of the memory."""
+    backing, cpu = domain.memory_backing, domain.cpu
+    if backing is None or backing.hugepages is None or (cpu is not None and cpu.numa is not None and cpu.numa.cells):
+        return
+    for page in backing.hugepages.pages:
+        if page.nodeset == frozenset((0,)):
+            page.nodeset = None
 
 
 def sort_idmap(domain: Domain) -> None:

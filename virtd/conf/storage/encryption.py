@@ -8,7 +8,7 @@ from virtd.errors import VirtError
 
 INVALID = c.VIR_ERR_XML_ERROR
 UNSUPPORTED = c.VIR_ERR_CONFIG_UNSUPPORTED
-FORMATS = ("default", "qcow", "luks", "luks2", "luks-any")
+FORMATS = ("default", "qcow", "luks", "luks2")
 
 
 class Cipher(Model):
@@ -37,12 +37,25 @@ class IvGenerator(Model):
             raise VirtError(INVALID, "missing ivgen info name string", domain=c.VIR_FROM_STORAGE)
 
 
+class Passphrase(SecretReference):
+    """The secret that opens an image."""
+
+    def loaded(self, el: Element, view: View) -> None:
+        """It is a passphrase, whichever is meant."""
+        if self.type is None:
+            raise VirtError(INVALID, "unknown volume encryption secret type", domain=c.VIR_FROM_STORAGE)
+        if self.type != "passphrase":
+            text = f"unknown volume encryption secret type {self.type}"
+            raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
+        super().loaded(el, view)
+
+
 class Encryption(Model):
     """How an image is encrypted."""
 
     format = attr("@format")
     engine = attr("@engine", Choice("qemu librbd"))
-    secrets = subs("secret", SecretReference)
+    secrets = subs("secret", Passphrase)
     cipher = sub("cipher", Cipher)
     ivgen = sub("ivgen", IvGenerator)
 
@@ -53,11 +66,5 @@ class Encryption(Model):
         if self.format not in FORMATS:
             text = f"unknown volume encryption format type {self.format}"
             raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
-        for secret in self.secrets:
-            if secret.type is None:
-                raise VirtError(INVALID, "unknown volume encryption secret type", domain=c.VIR_FROM_STORAGE)
-            if secret.type != "passphrase":
-                text = f"unknown volume encryption secret type {secret.type}"
-                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
         if self.cipher is None and self.ivgen is not None:
             raise VirtError(INVALID, "ivgen element found, but cipher is missing", domain=c.VIR_FROM_STORAGE)

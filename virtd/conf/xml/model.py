@@ -194,7 +194,10 @@ class Model:
         obj = cls()
         if cls.by is not None and cls.by.startswith("@"):
             obj.__dict__["kind"] = el.get(cls.by[1:], cls.kind or cls._default_kind)
-        cls.plan().read(el, obj, view)
+        plan = cls.plan()
+        plan.read_attributes(el, obj, view)
+        if plan.by_tag or plan.refused:
+            plan.read_children(el, obj, view)
         obj.loaded(el, view)
         return obj
 

@@ -8,7 +8,6 @@ from virtd.conf.domain.errors import internal_error, qemu_error
 from virtd.conf.domain.hostdev import Hostdev
 from virtd.conf.domain.implicit import find_controller
 
-LSI_UNITS = 7
 MAX_REGISTER = 0xFFFFFFFF
 
 
@@ -22,11 +21,8 @@ def check_drive(x: Context, address: DriveAddress, bus: str) -> None:
         controller = find_controller(x.domain, "scsi", address.controller)
         if address.bus:
             raise internal_error("SCSI controller only supports 1 bus", domain=c.VIR_FROM_QEMU)
-        if controller is not None and controller.model == "lsilogic":
-            if address.target:
-                raise qemu_error("target must be 0 for controller model 'lsilogic'")
-            if address.unit > LSI_UNITS:
-                raise qemu_error(f"This QEMU doesn't support target greater than {LSI_UNITS}")
+        if controller is not None and controller.model == "lsilogic" and address.target:
+            raise qemu_error("target must be 0 for controller model 'lsilogic'")
         return
     if bus in ("ide", "fdc") and address.controller:
         name = "IDE" if bus == "ide" else bus

@@ -7,6 +7,7 @@ from virtd.conf.domain.disk import (
     BackingStore,
     DirSource,
     Disk,
+    Encryption,
     NetworkSource,
     NvmeSource,
     SourceBase,
@@ -74,7 +75,7 @@ def check_lun(x: Context, disk: Disk) -> None:
     if isinstance(source, NetworkSource):
         if source.protocol != "iscsi":
             raise conf_error(f"disk device='lun' is not supported for protocol='{source.protocol}'")
-    elif disk.type not in ("block", "volume"):
+    elif source is None or disk.type not in ("block", "volume"):
         raise conf_error("disk device='lun' is only valid for block type disk source")
     if disk.driver.type not in (None, "raw"):
         raise conf_error("disk device 'lun' must use 'raw' format")
@@ -168,7 +169,6 @@ COMMON: Rules = (
     ),
     Rule(lambda x, d: d.device != "lun" and d.rawio is not None, "rawio can be used only with device='lun'"),
     Rule(lambda x, d: d.device != "lun" and d.sgio is not None, "sgio can be used only with device='lun'"),
-    Rule(lambda x, d: d.sgio == "unfiltered", "unfiltered sgio is no longer supported"),
     check_limits,
     Rule(
         lambda x, d: d.info.address and BUS_ADDRESSES.get(d.bus, d.info.address.kind) != d.info.address.kind,
@@ -275,8 +275,9 @@ UNKNOWN_FORMATS = {
 
 def check_images(x: Context, disk: Disk) -> None:
     """What QEMU's block drivers can read."""
-    for source, image in sources(disk):
+    for number, (source, image) in enumerate(sources(disk)):
         check_image(disk, source, image)
+        check_encryption(source, source.encryption or (None if number else disk.encryption))
 
 
 def check_image(disk: Disk, source: SourceBase, image: str | None) -> None:
@@ -297,6 +298,23 @@ def check_image(disk: Disk, source: SourceBase, image: str | None) -> None:
         text = text or network_fault(source)
     if text is not None:
         raise qemu_error(text)
+
+
+def check_encryption(source: SourceBase, encryption: Encryption | None) -> None:
+    """What QEMU and RBD's own library can decrypt.
+
+    Raises:
+        VirtError: of VIR_FROM_QEMU.
+    """
+    if encryption is None:
+        return
+    by_server = encryption.engine == "librbd"
+    if encryption.format in ("default", "qcow"):
+        raise qemu_error("old qcow/qcow2 encryption is not supported")
+    if by_server and not (isinstance(source, NetworkSource) and source.protocol == "rbd"):
+        raise qemu_error("librbd encryption is supported only with RBD backed disks")
+    if encryption.format == "luks2" and not by_server:
+        raise qemu_error("luks2 is currently not supported by the qemu encryption engine")
 
 
 def network_fault(source: NetworkSource) -> str | None:
@@ -332,7 +350,7 @@ QEMU: Rules = (
         "CHS translation mode can only be set for 'ide' bus not '{d.bus}'",
     ),
     Rule(
-        lambda x, d: d.serial is not None and d.bus in ("fdc", "sd"),
+        lambda x, d: d.serial is not None and d.bus == "sd",
         "Serial property not supported for drive bus '{d.bus}'",
         INTERNAL,
     ),
@@ -348,7 +366,7 @@ QEMU: Rules = (
         lambda x, d: d.driver.copy_on_read and d.device in ("cdrom", "floppy"),
         "copy_on_read is not supported with removable disk '{d.target}'",
     ),
-    Rule(lambda x, d: d.wwn and d.bus not in ("ide", "scsi", "sata"), "Only ide and scsi disk support wwn"),
+    Rule(lambda x, d: d.wwn and d.bus not in ("ide", "scsi"), "Only ide and scsi disk support wwn"),
     Rule(lambda x, d: (d.vendor or d.product) and d.bus != "scsi", "Only scsi disk supports vendor and product"),
     Rule(
         lambda x, d: d.device == "lun" and d.bus not in ("virtio", "scsi"),

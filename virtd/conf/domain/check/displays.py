@@ -202,7 +202,7 @@ INPUT: Rules = (
         "ps2 bus does not support {d.type} input device",
         INTERNAL,
     ),
-    Rule(lambda x, d: d.bus in ("xen", "parallels"), "unsupported input bus {d.bus}", INTERNAL),
+    Rule(lambda x, d: d.bus == "xen", "unsupported input bus {d.bus}", INTERNAL),
     Rule(
         lambda x, d: d.type == "passthrough" and d.bus != "virtio",
         "only bus 'virtio' is supported for 'passthrough' input devices",

@@ -69,7 +69,7 @@ def check_hostdevs(x: Context) -> None:
     hostdevs = x.domain.hostdevs
     for number, hostdev in enumerate(hostdevs):
         same = (one for one in hostdevs[:number] if one.mode == hostdev.mode and one.type == hostdev.type)
-        if hostdev.type != "scsi_host" and any(one.source == hostdev.source for one in same):
+        if any(one.source == hostdev.source for one in same):
             raise xml_error("Hostdev already exists in the domain configuration")
     cards = [one.source.address for one in x.domain.interfaces if isinstance(one.source, HostdevSource)]
     for number, card in enumerate(cards):
@@ -89,6 +89,15 @@ def check_hugepages(x: Context) -> None:
                 raise detail_error(f"nodeset attribute of hugepages of sizes {page.size} and {other.size} intersect")
             if page.nodeset is None and other.nodeset is None:
                 raise detail_error(f"two master hugepages detected: {page.size} and {other.size}")
+
+
+def check_page_nodes(x: Context) -> None:
+    """Huge pages are for NUMA cells that exist."""
+    backing = x.domain.memory_backing
+    for page in backing.hugepages.pages if backing is not None and backing.hugepages is not None else ():
+        missing = next((node for node in sorted(page.nodeset or ()) if node >= x.cells), None)
+        if missing is not None:
+            raise detail_error(f"hugepages: node {missing} not found")
 
 
 def shares(one: HugePage, other: HugePage) -> bool:
@@ -201,6 +210,7 @@ CHECKS = (
     check_hostdevs,
     check_aliases,
     check_hugepages,
+    check_page_nodes,
     check_firmware,
     check_cputune,
     check_boot,

@@ -13,7 +13,7 @@ from virtd import constants as c
 from virtd.conf.domain import Domain
 from virtd.conf.domain.base import Info
 from virtd.conf.domain.controller import Controller
-from virtd.conf.domain.disk import Secret
+from virtd.conf.secret.reference import SecretReference
 from virtd.drivers.qemu.host.binary import Binary
 from virtd.drivers.qemu.host.settings import Settings, Tls
 from virtd.drivers.qemu.run import confine
@@ -59,7 +59,7 @@ class Setup:
     descriptors: Mapping[str, Sequence[int]] = field(default_factory=dict)
     running: bool = False
     ends: Mapping[str, int] = field(default_factory=dict)
-    secret: Callable[[Secret, int], bytes] | None = None
+    secret: Callable[[SecretReference, int], bytes] | None = None
     settings: Settings = field(default_factory=Settings)
     undo: str | None = None
 
@@ -174,7 +174,7 @@ class Line:
         self.command.fds.append(descriptor)
         return descriptor
 
-    def secret(self, name: str, meant: Secret, usage: int) -> str:
+    def secret(self, name: str, meant: SecretReference, usage: int) -> str:
         """Hand QEMU a secret's value, in memory that only it can reach; returns the object's id.
 
         Args:

@@ -17,7 +17,7 @@ from virtd import constants as c
 from virtd import deadlines, uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain import assign_aliases
-from virtd.conf.domain.disk import Secret
+from virtd.conf.secret.reference import SecretReference
 from virtd.drivers.qemu.command import Command, Setup, build
 from virtd.drivers.qemu.guest import Guest, listen, vcpu_count
 from virtd.drivers.qemu.monitor.client import Monitor, MonitorClosed
@@ -159,10 +159,10 @@ def setup(
     )
 
 
-def _resolver(driver: "DriverBase") -> Callable[[Secret, int], bytes]:
+def _resolver(driver: "DriverBase") -> Callable[[SecretReference, int], bytes]:
     """What tells the values of secrets, private ones among them, which no client can read."""
 
-    def resolve(meant: Secret, usage: int) -> bytes:
+    def resolve(meant: SecretReference, usage: int) -> bytes:
         from virtd.drivers.secret.store import Secrets  # few guests need one
 
         return Secrets(driver.paths, driver.generation).resolve(meant, usage)
