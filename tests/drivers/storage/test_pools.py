@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -262,13 +263,32 @@ def test_finding_sources(driver: StorageDriver) -> None:
     refused(c.VIR_ERR_INVALID_ARG, "hostname must be specified for netfs sources", find, "netfs", None, 0)
 
 
+def test_a_mount_is_noticed_at_once(images: Path) -> None:
+    """The list of mounts is read again only when it changes, by each process for itself."""
+
+    def there() -> bool:
+        return f" {images} ".encode() in hazard._mounts.content()
+
+    assert not there()
+    if subprocess.run(["mount", "-t", "tmpfs", "none", images], check=False).returncode:
+        pytest.skip("needs to mount")
+    try:
+        pid = os.fork()
+        if not pid:
+            os._exit(there())
+        assert there()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    finally:
+        subprocess.run(["umount", images], check=True)
+    assert not there()
+
+
 def test_a_server_that_hangs_is_not_touched_in_a_shared_process(
     driver: StorageDriver, pool: StoragePool, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try of a query takes place in the worker; what may hang is left to a process of its own."""
-    monkeypatch.setattr(
-        hazard, "_mounts", lambda: f"1 1 0:1 / / rw - ext4 a rw\n2 1 0:2 / {images} rw - nfs4 s:/x rw\n".encode()
-    )
+    mounts = f"1 1 0:1 / / rw - ext4 a rw\n2 1 0:2 / {images} rw - nfs4 s:/x rw\n".encode()
+    monkeypatch.setattr(hazard._mounts, "content", lambda: mounts)
     assert hazard.remote(f"{images}/a")
     assert not hazard.remote(f"{images}s/a")
     (images / "a").touch()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from virtd import constants as c
 from virtd.conf.xml.model import Element, Model, View, attr, sub, write_document
-from virtd.conf.xml.read import read_document
+from virtd.conf.xml.read import read_element, root_element
 from virtd.conf.xml.types import UUID, YES_NO
 from virtd.errors import VirtError
 
@@ -81,7 +81,13 @@ def parse_secret(xml: str) -> Secret:
     Raises:
         VirtError: with libvirt's code for what is wrong.
     """
-    secret = read_document(xml, Secret, "secret", "definition_of_secret", c.VIR_FROM_SECRET)
+    root = root_element(xml, "secret", "definition_of_secret", c.VIR_FROM_SECRET)
+    # What is said to be nothing is not said.
+    for path, name in ((".", "ephemeral"), (".", "private"), ("usage", "type")):
+        for element in root.iterfind(path):
+            if element.get(name) == "":
+                del element.attrib[name]
+    secret = read_element(root, Secret, c.VIR_FROM_SECRET)
     secret.uuid = secret.uuid or str(uuid.uuid4())
     if secret.usage is not None and secret.usage.type == "none":
         secret.usage = None

@@ -85,3 +85,11 @@ def clean_path(path: str) -> str:
     """A path without doubled and trailing slashes; two at its very beginning stay, as POSIX has it."""
     start = "//" if path.startswith("//") and not path.startswith("///") else path[: path.startswith("/")]
     return start + "/".join(part for part in path.split("/") if part)
+
+
+def merge_repeated(root: Element, tag: str) -> None:
+    """Take all children of some name for one: libvirt looks for what is in them by path, in whichever it finds it."""
+    found = root.findall(tag)
+    for other in found[1:]:
+        found[0].extend(other)
+        root.remove(other)

@@ -3,11 +3,11 @@
 import uuid
 
 from virtd import constants as c
-from virtd.conf.storage.basics import FOUND, Permissions, clean_path
+from virtd.conf.storage.basics import FOUND, Permissions, clean_path, merge_repeated
 from virtd.conf.storage.source import Source
 from virtd.conf.storage.types import POOL_TYPES, PoolType
 from virtd.conf.xml.model import NAMESPACES, Element, Model, View, attr, part, sub, subs, write_document
-from virtd.conf.xml.read import read_document
+from virtd.conf.xml.read import read_document, read_element, root_element
 from virtd.conf.xml.types import TEXT, UUID, YES_NO, Choice
 from virtd.errors import VirtError
 
@@ -96,7 +96,9 @@ def parse_pool(xml: str) -> Pool:
     Raises:
         VirtError: with libvirt's code for what is wrong.
     """
-    pool = read_document(xml, Pool, "pool", "storage_pool_definition", c.VIR_FROM_STORAGE)
+    root = root_element(xml, "pool", "storage_pool_definition", c.VIR_FROM_STORAGE)
+    merge_repeated(root, "target")
+    pool = read_element(root, Pool, c.VIR_FROM_STORAGE)
     kind, source = pool.traits, pool.source
     source.keep_only(kind)
     _check_name(pool)

@@ -70,6 +70,13 @@ class PciAddress(Model):
                 raise VirtError(INVALID, text, domain=c.VIR_FROM_NONE)
 
 
+def _check_untyped(adapter: Element) -> None:
+    """Refuse what only one type of adapter has, if the type is not said."""
+    if any(adapter.get(name) is not None for name in ("wwnn", "wwpn", "parent")):
+        text = "Use of 'wwnn', 'wwpn', and 'parent' attributes requires use of the adapter 'type'"
+        raise VirtError(INVALID, text, domain=c.VIR_FROM_STORAGE)
+
+
 class ParentAddress(Model):
     """A SCSI host adapter by its place, which stays the same when numbers change."""
 
@@ -77,7 +84,12 @@ class ParentAddress(Model):
     address = sub("address", PciAddress, keep=True)
 
     def loaded(self, el: Element, view: View) -> None:
-        """Both must be there."""
+        """Both must be there, and the adapter must say that it is a SCSI host."""
+        adapter = el.getparent()
+        if adapter is not None and adapter.get("type") is None:
+            _check_untyped(adapter)
+            text = "Use of 'parentaddr' element requires use of the adapter 'type'"
+            raise VirtError(INVALID, text, domain=c.VIR_FROM_STORAGE)
         if self.unique_id is None:
             text = "Missing or invalid scsi adapter 'unique_id' value"
             raise VirtError(INVALID, text, domain=c.VIR_FROM_STORAGE)
@@ -102,9 +114,7 @@ class Adapter(Model):
     def loaded(self, el: Element, view: View) -> None:
         """Without a type it is a SCSI host; what belongs to the other type is refused or dropped."""
         if self.type is None:
-            if any(value is not None for value in (self.wwnn, self.wwpn, self.parent, self.parent_address)):
-                text = "Use of 'wwnn', 'wwpn', and 'parent' attributes requires use of the adapter 'type'"
-                raise VirtError(INVALID, text, domain=c.VIR_FROM_STORAGE)
+            _check_untyped(el)
             if self.name is None:
                 return
             self.type = "scsi_host"

@@ -1,7 +1,10 @@
 """<volume>: the root of the model of a volume, its defaults and rules."""
 
+import copy
+from collections.abc import Container
+
 from virtd import constants as c
-from virtd.conf.storage.basics import BYTES, POSITION, Permissions
+from virtd.conf.storage.basics import BYTES, POSITION, Permissions, merge_repeated
 from virtd.conf.storage.encryption import Encryption
 from virtd.conf.storage.types import BACKING_FORMATS, VOLUME_TYPES, PoolType
 from virtd.conf.xml.model import Element, Model, View, attr, flag, part, sub, subs, write_document
@@ -38,13 +41,6 @@ class Features(Model):
     lazy_refcounts = flag("lazy_refcounts")
     extended_l2 = flag("extended_l2")
 
-    def loaded(self, el: Element, view: View) -> None:
-        """Refuse what is not known."""
-        for child in el.iterchildren("*"):
-            if child.tag not in ("lazy_refcounts", "extended_l2"):
-                text = f"unsupported feature {child.tag}"
-                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
-
 
 class Target(Model):
     """What a volume is like where it appears."""
@@ -60,7 +56,7 @@ class Target(Model):
     nocow = flag("nocow", when=lambda target, view: False)
 
     def loaded(self, el: Element, view: View) -> None:
-        """The version of qcow2 is a number with a dot; times are found and not told."""
+        """The version of qcow2 is a number with a dot, its features are known; times are found and not told."""
         if not view.live:
             self.timestamps = None
         if self.compat is not None:
@@ -70,6 +66,10 @@ class Target(Model):
                 raise VirtError(INVALID, text, domain=c.VIR_FROM_STORAGE)
         elif self.features is not None:
             self.compat = "1.1"
+        for child in el.iterfind("features/*"):
+            if child.tag not in ("lazy_refcounts", "extended_l2"):
+                text = f"unsupported feature {child.tag}"
+                raise VirtError(UNSUPPORTED, text, domain=c.VIR_FROM_STORAGE)
 
 
 class Backing(Model):
@@ -137,14 +137,23 @@ def parse_volume(xml: str, kind: PoolType, *, sizes_optional: bool = False) -> V
     root = root_element(xml, "volume", "storage_volume_definition", c.VIR_FROM_STORAGE)
     if not (root.findtext("name") or ""):
         raise VirtError(INVALID, "missing volume name element", domain=c.VIR_FROM_STORAGE)
+    said = root.get("type")
+    if said is not None and said not in VOLUME_TYPES:
+        raise VirtError(UNSUPPORTED, f"unknown volume type '{said}'", domain=c.VIR_FROM_STORAGE)
+    for tag in ("target", "backingStore"):
+        merge_repeated(root, tag)
+    # What is wrong is said in libvirt's order: what is read here is read again at the end, with everything else.
+    backed = bool(root.findtext("backingStore/path"))
+    for part_names in (("backingStore",) if backed else (), ("capacity", "allocation", "physical")):
+        read_element(_only(root, part_names), Volume, c.VIR_FROM_STORAGE)
+    if not backed:
+        for element in root.findall("backingStore"):
+            root.remove(element)
+        if not (root.findtext("capacity") or sizes_optional):
+            raise VirtError(INVALID, "missing capacity element", domain=c.VIR_FROM_STORAGE)
+    image_format = _format(root, kind)
     volume = read_element(root, Volume, c.VIR_FROM_STORAGE)
-    if volume.type is not None and volume.type not in VOLUME_TYPES:
-        raise VirtError(UNSUPPORTED, f"unknown volume type '{volume.type}'", domain=c.VIR_FROM_STORAGE)
-    if volume.backing is not None and not volume.backing.path:
-        volume.backing = None
-    if volume.capacity is None and volume.backing is None and not sizes_optional:
-        raise VirtError(INVALID, "missing capacity element", domain=c.VIR_FROM_STORAGE)
-    _set_format(volume, kind)
+    volume.target.format = image_format
     # Both are where the pool puts it, whatever the client says.
     volume.key = volume.target.path = volume.physical = None
     volume.devices = []
@@ -163,13 +172,25 @@ def format_volume(volume: Volume) -> str:
     return write_document(volume, "volume", View(live=True))
 
 
-def _set_format(volume: Volume, kind: PoolType) -> None:
-    target = volume.target
+def _only(root: Element, tags: Container[str]) -> Element:
+    """A document's root with some of its children alone."""
+    found = copy.copy(root)
+    for child in list(found):
+        if child.tag not in tags:
+            found.remove(child)
+    return found
+
+
+def _format(root: Element, kind: PoolType) -> str | None:
+    """The format of a volume, as it is said or by default; None if those of its pool have none."""
+    element = root.find("target/format")
+    said = None if element is None else element.get("type") or None
     # Pools of images on a server take any format's name, and none but raw then.
     known = kind.volumes or (BACKING_FORMATS if kind.default_volume is not None else ())
     if not known:
-        target.format = None
-    elif target.format is None:
-        target.format = kind.default_volume
-    elif target.format not in known or (target.format == "none" and kind.default_volume != "none"):
-        raise VirtError(UNSUPPORTED, f"unknown volume format type {target.format}", domain=c.VIR_FROM_STORAGE)
+        return None
+    if said is None:
+        return kind.default_volume
+    if said not in known or (said == "none" and kind.default_volume != "none"):
+        raise VirtError(UNSUPPORTED, f"unknown volume format type {said}", domain=c.VIR_FROM_STORAGE)
+    return said

@@ -7,6 +7,7 @@ touch such a path in a process that others need; a forked child may, which its p
 import math
 import os
 import re
+import select
 import signal
 
 from virtd import constants as c
@@ -69,7 +70,7 @@ def check(path: str, what: str) -> None:
 
 def remote(path: str) -> bool:
     """Whether a path lies on a server, as the list of mounts says; the path itself is not touched."""
-    mounts = _mounts()
+    mounts = _mounts.content()
     if _REMOTE.search(mounts) is None:
         return False
     length, found = -1, False
@@ -81,12 +82,34 @@ def remote(path: str) -> bool:
     return found
 
 
-def _mounts() -> bytes:
-    descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+class _Mounts:
+    """The list of mounts, read again when the kernel says that it is another one: that takes longer than a call."""
+
+    def __init__(self) -> None:
+        self._owner = 0
+        self._poll: select.poll | None = None
+        self._content = b""
+
+    def content(self) -> bytes:
+        """The list as it is now."""
+        if self._owner != os.getpid():
+            # What the kernel has told is noted with the open file, which a parent and its child would share.
+            self._owner = os.getpid()
+            self._descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            self._poll = select.poll()
+            self._poll.register(self._descriptor, select.POLLPRI)
+            self._content = self._read()
+        assert self._poll is not None
+        while self._poll.poll(0):
+            self._content = self._read()
+        return self._content
+
+    def _read(self) -> bytes:
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
         chunks = []
-        while chunk := os.read(descriptor, 1 << 16):
+        while chunk := os.read(self._descriptor, 1 << 16):
             chunks.append(chunk)
         return b"".join(chunks)
-    finally:
-        os.close(descriptor)
+
+
+_mounts = _Mounts()

@@ -14,7 +14,7 @@ from virtd.conf.storage import Volume
 from virtd.drivers.storage import describe, programs
 from virtd.drivers.storage.describe import Facts
 from virtd.drivers.storage.jobs import VolumeLock
-from virtd.errors import VirtError
+from virtd.errors import VirtError, unsupported_flags
 from virtd.state import files
 
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
@@ -24,6 +24,8 @@ _ATTEMPTS = 5
 _MODE = 0o600
 # What qemu-img calls by another name.
 _QEMU_NAMES = {"iso": "raw"}
+# What libvirt's messages call the makers of what is no image.
+_MAKERS = {"dir": "createFileDir", "ploop": "storageBackendCreatePloop"}
 
 
 class Key:
@@ -52,38 +54,74 @@ class Key:
 
 
 def check(volume: Volume, *, metadata: bool) -> None:
-    """Refuse what cannot be made, before anything is.
+    """Refuse what cannot be made, before anything is; in libvirt's order.
 
     Args:
         volume: what is to be made.
         metadata: VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA.
 
     Raises:
-        VirtError: VIR_ERR_CONFIG_UNSUPPORTED, VIR_ERR_NO_SUPPORT.
+        VirtError: VIR_ERR_CONFIG_UNSUPPORTED, VIR_ERR_NO_SUPPORT, VIR_ERR_INVALID_ARG, VIR_ERR_INTERNAL_ERROR;
+            VIR_ERR_SYSTEM_ERROR, the backing file is not there.
     """
-    target, kind = volume.target, volume.target.format
+    target, kind, encryption = volume.target, volume.target.format, volume.target.encryption
+    backed = volume.backing is not None
+    plain = kind == "raw" and encryption is None
     code, text = c.VIR_ERR_CONFIG_UNSUPPORTED, None
-    encryption = target.encryption
-    if kind == "ploop":
-        code, text = c.VIR_ERR_INTERNAL_ERROR, "unable to find ploop, please install ploop tools"
+    if kind in _MAKERS:
+        unsupported_flags(c.VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA * metadata, 0, _MAKERS[kind])
+    if kind == "dir":
+        if backed:
+            code, text = c.VIR_ERR_NO_SUPPORT, "backing storage not supported for directories volumes"
+    elif kind == "ploop":
+        text = "copy-on-write ploop volumes are not yet supported"
+        if not backed:
+            code, text = c.VIR_ERR_INTERNAL_ERROR, "unable to find ploop, please install ploop tools"
     elif metadata and kind == "raw":
         text = "metadata preallocation is not supported for raw volumes"
     elif metadata and kind != "qcow2":
         text = "metadata preallocation only available with qcow2"
-    elif metadata and volume.backing is not None:
-        text = "metadata preallocation conflicts with backing store"
-    elif volume.backing is not None and kind == "raw":
+    elif backed and kind == "raw":
         code, text = c.VIR_ERR_NO_SUPPORT, "backing storage not supported for raw volumes"
-    elif encryption is not None and encryption.format != "luks":
-        text = f"creation of {kind} encrypted image is not supported"
-    elif encryption is not None and kind not in ("raw", "qcow2"):
-        text = f"volume encryption unsupported with format {kind}"
-    elif target.features is not None and target.compat == "0.10":
-        for name in ("lazy_refcounts", "extended_l2"):
-            if getattr(target.features, name):
-                text = text or f"{name} not supported with compat level 0.10"
+    elif target.compat is not None and kind != "qcow2" and not plain:
+        text = "compatibility option only available with qcow2"
+    elif metadata and backed:
+        text = "metadata preallocation conflicts with backing store"
+    elif backed and kind in _QEMU_NAMES:
+        text = "cannot set backing store for raw volume"
+    elif not plain:
+        if backed and volume.path:
+            _check_backing(volume)
+        text = _unlike_image(volume)
     if text is not None:
         raise VirtError(code, text, domain=c.VIR_FROM_STORAGE)
+
+
+def _check_backing(volume: Volume) -> None:
+    """Refuse a backing file that is not there."""
+    assert volume.backing is not None
+    name = volume.backing.path or ""
+    try:
+        os.stat(os.path.join(os.path.dirname(volume.path), name))
+    except OSError as error:
+        failure = files.os_error(error, f"inaccessible backing store volume {name}")
+        failure.domain = c.VIR_FROM_STORAGE
+        raise failure from None
+
+
+def _unlike_image(volume: Volume) -> str | None:
+    """What an image of its format cannot have; None if there is nothing."""
+    target, encryption = volume.target, volume.target.encryption
+    if encryption is not None and encryption.format != "luks":
+        return f"creation of {target.format} encrypted image is not supported"
+    if encryption is not None and target.format not in ("raw", "qcow2"):
+        return f"volume encryption unsupported with format {target.format}"
+    if target.features is not None and target.compat == "0.10":
+        if target.features.lazy_refcounts:
+            return "lazy_refcounts not supported with compat level 0.10"
+        if target.features.extended_l2:
+            return "'extended_l2' not supported with compat level 0.10"
+    return None
 
 
 def make(volume: Volume, path: str, key: Key | None, lock: VolumeLock, *, metadata: bool = False) -> None:

@@ -55,8 +55,7 @@ class VolumeChange(VolumesElsewhere):
             lock = stack.enter_context(self._claimed(located, "virStorageVolCreateXML", _exists(located)))
             key = self._key(stack, volume)
             imagetool.check(volume, metadata=bool(flags & _METADATA))
-            self._check_backing(config, volume)
-            self._note_unread(located, volume)
+            self.pools.unread.add(entry.uuid, volume)
             temporary = stack.enter_context(self.pools.jobs.making(entry.uuid, located.path, lock))
             imagetool.make(volume, temporary, key, lock, metadata=bool(flags & _METADATA))
         return located.reference
@@ -93,7 +92,7 @@ class VolumeChange(VolumesElsewhere):
             key = self._key(stack, volume)
             self._check_copy(volume, source, facts, flags)
             source_key = self._key_of(stack, source, facts)
-            self._note_unread(located, volume)
+            self.pools.unread.add(entry.uuid, volume)
             temporary = stack.enter_context(self.pools.jobs.making(entry.uuid, located.path, lock))
             if flags & c.VIR_STORAGE_VOL_CREATE_REFLINK:
                 imagetool.reflink(source.path, volume, temporary)
@@ -120,13 +119,6 @@ class VolumeChange(VolumesElsewhere):
         volume.target.path = path
         return Located(entry, name, path)
 
-    def _note_unread(self, located: Located, volume: Volume) -> None:
-        """Note which of a new volume's properties its maker leaves to qemu-img: see unread."""
-        if volume.target.format == "qcow2" and volume.target.cluster_size is None:
-            self.pools.unread.add(located.entry.uuid, located.name)
-        else:
-            self.pools.unread.forget(located.entry.uuid, located.name)
-
     def _claimed(self, located: Located, call: str, exists: VirtError) -> VolumeLock:
         """Claim the name of a new volume for as long as it is made.
 
@@ -144,18 +136,6 @@ class VolumeChange(VolumesElsewhere):
                 lock.release()
                 raise exists
             return lock
-
-    def _check_backing(self, config: Pool, volume: Volume) -> None:
-        """Refuse a backing file that is not there."""
-        if volume.backing is None:
-            return
-        path = os.path.join(config.path, volume.backing.path or "")
-        try:
-            os.stat(path)
-        except OSError as error:
-            failure = files.os_error(error, f"inaccessible backing store volume {volume.backing.path}")
-            failure.domain = c.VIR_FROM_STORAGE
-            raise failure from None
 
     @staticmethod
     def _check_copy(volume: Volume, source: Located, facts: Facts, flags: int) -> None:
@@ -177,7 +157,7 @@ class VolumeChange(VolumesElsewhere):
     def _key(self, stack: ExitStack, volume: Volume) -> imagetool.Key | None:
         """The passphrase of a new volume that is to be encrypted."""
         encryption = volume.target.encryption
-        if encryption is None:
+        if encryption is None or volume.target.format == "dir":
             return None
         if len(encryption.secrets) != 1:
             text = "A single <secret type='passphrase'...> element is expected in encryption description"

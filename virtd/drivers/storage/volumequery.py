@@ -1,6 +1,7 @@
 """Finding volumes, and what they are. Each call looks at what it is about, and at nothing else."""
 
 import os
+from itertools import repeat
 
 from virtd import constants as c
 from virtd import deadlines
@@ -9,10 +10,12 @@ from virtd.conf.storage.basics import clean_path
 from virtd.conf.storage.types import VOLUME_TYPES
 from virtd.drivers.storage import describe
 from virtd.drivers.storage.backends import Backend
+from virtd.drivers.storage.backends.directory import DirectoryBackend
 from virtd.drivers.storage.driverbase import StorageBase, no_volume
 from virtd.drivers.storage.pools import Entry
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import StoragePool, StorageVol
+from virtd.tuples import many
 
 _LIST_MAX = 16384  # volumes that a reply can hold (the protocol's STORAGE_VOL_LIST_MAX)
 
@@ -33,13 +36,22 @@ class VolumeQuery(StorageBase):
     ) -> tuple[list[StorageVol], int]:
         """virStoragePoolListAllVolumes."""
         unsupported_flags(flags, 0, "storagePoolListAllVolumes")
-        found = self.listed(*self.active(pool))
+        entry, config = self.active(pool)
+        kind = self.pools.backend(config)
+        if isinstance(kind, DirectoryBackend):
+            # There may be thousands.
+            names, directory = kind.names(), config.path.rstrip("/") + "/"
+            count = len(names)
+            found = many(StorageVol, repeat(entry.name), names, map(directory.__add__, names)) if need_results else []
+        else:
+            found = [located.reference for located in self.listed(entry, config)]
+            count = len(found)
         if not need_results:
-            return [], len(found)
-        if len(found) > _LIST_MAX:
-            text = f"Too many storage_vols '{len(found)}' for limit '{_LIST_MAX}'"
+            return [], count
+        if count > _LIST_MAX:
+            text = f"Too many storage_vols '{count}' for limit '{_LIST_MAX}'"
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_RPC)
-        return [located.reference for located in found], len(found)
+        return found, count
 
     def storage_vol_lookup_by_name(self, pool: StoragePool, name: str) -> StorageVol:
         """virStorageVolLookupByName."""
@@ -80,8 +92,7 @@ class VolumeQuery(StorageBase):
         unsupported_flags(flags, 0, "storageVolGetXMLDesc")
         located, facts = self.look(volume)
         described = describe.describe(located.name, located.path, facts)
-        if described.target.cluster_size is not None and self.pools.unread.has(located.entry.uuid, located.name):
-            described.target.cluster_size = None
+        self.pools.unread.show(located.entry.uuid, described)
         return format_volume(described)
 
     def storage_vol_get_path(self, volume: StorageVol) -> str:

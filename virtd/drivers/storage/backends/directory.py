@@ -4,6 +4,7 @@ The files themselves are the business of the rest of the driver.
 """
 
 import os
+from itertools import islice
 
 from virtd import constants as c
 from virtd import deadlines
@@ -18,6 +19,7 @@ from virtd.errors import VirtError, unsupported_flags
 from virtd.state import files
 
 _MODE = 0o711
+_AT_ONCE = 1000  # entries of a directory that are read between two looks at the clock
 # A server that is gone lets mount(8) wait for minutes, and with it whoever starts the machine's pools.
 MOUNT_SECONDS = 60.0
 # mkfs(8) asks, or refuses, where there is a file system already, unless it is forced.
@@ -83,18 +85,17 @@ class DirectoryBackend(Backend):
         """
         path = self.pool.path
         hazard.avoid(path)
-        names = []
+        names: list[str] = []
         try:
             with os.scandir(path) as found:
-                for one in found:
-                    # libvirt's names are lines of text.
-                    if "\n" not in one.name and not jobs.hidden(one.name) and describe.usable(one):
-                        names.append(one.name)
-                    if not len(names) % 1000 and not deadlines.remaining(1):
+                while part := list(islice(found, _AT_ONCE)):
+                    names += [one.name for one in part if one.is_file() or describe.usable(one)]
+                    if not deadlines.remaining(1):
                         raise deadlines.DeadlineExceeded(f"the list of the volumes in '{path}' is long")
         except OSError as error:
             raise files.os_error(error, f"cannot open directory '{path}'") from None
-        return sorted(names)
+        # libvirt's names are lines of text.
+        return sorted([name for name in names if "\n" not in name and not (name[0] == "." and jobs.hidden(name))])
 
     def _make_directory(self) -> None:
         path = self.pool.path
