@@ -3,7 +3,6 @@
 import time
 
 from virtd import constants as c
-from virtd import uuids
 from virtd.conf.network import format_network
 from virtd.conf.xml.types import MAC
 from virtd.drivers.network import leases, portfiles
@@ -29,7 +28,7 @@ class Lookup(NetworkBase):
 
     def connect_list_networks(self, most: int) -> list[str]:
         """virConnectListNetworks."""
-        return [entry.name for entry in self.networks.view() if entry.active][: max(0, most)]
+        return self.networks.active_names(most, active=True)
 
     def connect_num_of_defined_networks(self) -> int:
         """virConnectNumOfDefinedNetworks: those that are defined and do not run."""
@@ -37,7 +36,7 @@ class Lookup(NetworkBase):
 
     def connect_list_defined_networks(self, most: int) -> list[str]:
         """virConnectListDefinedNetworks."""
-        return [entry.name for entry in self.networks.view() if not entry.active][: max(0, most)]
+        return self.networks.active_names(most, active=False)
 
     def connect_list_all_networks(self, need_results: int, flags: int) -> tuple[list[Network], int]:
         """virConnectListAllNetworks."""
@@ -47,18 +46,11 @@ class Lookup(NetworkBase):
 
     def network_lookup_by_uuid(self, uuid: bytes) -> Network:
         """virNetworkLookupByUUID."""
-        text = uuids.to_text(uuid)
-        entry = self.networks.view().by_uuid.get(text)
-        if entry is None:
-            raise VirtError(c.VIR_ERR_NO_NETWORK, f"no network with matching uuid '{text}'")
-        return entry.reference
+        return self.networks.find_uuid(uuid).reference
 
     def network_lookup_by_name(self, name: str) -> Network:
         """virNetworkLookupByName."""
-        entry = self.networks.view().by_name.get(name)
-        if entry is None:
-            raise VirtError(c.VIR_ERR_NO_NETWORK, f"no network with matching name '{name}'")
-        return entry.reference
+        return self.networks.find_name(name).reference
 
     def network_is_active(self, network: Network) -> int:
         """virNetworkIsActive."""

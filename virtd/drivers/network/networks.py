@@ -14,7 +14,7 @@ from virtd.conf.network import Network as Config
 from virtd.conf.network import parse_network
 from virtd.drivers.network import life, predefined, supervisor
 from virtd.drivers.network.running import Running, Status, load_status
-from virtd.drivers.views import View
+from virtd.drivers.views import Collection, Kind, View
 from virtd.errors import VirtError
 from virtd.protocol.records import Network
 from virtd.state import files, kept, locks
@@ -47,13 +47,15 @@ class Entry(NamedTuple):
         return Network(self.name, uuids.to_bytes(self.uuid))
 
 
-class Networks:
+class Networks(Collection[Entry]):
     """The networks of one instance.
 
     Args:
         paths: the instance's directories.
         generation: the instance's generation.
     """
+
+    kind = Kind("network", c.VIR_ERR_NO_NETWORK, c.VIR_FROM_NETWORK)
 
     def __init__(self, paths: Paths, generation: Generation) -> None:
         self.paths = paths
@@ -79,19 +81,6 @@ class Networks:
         self._view = View(self._read())
         return self._view
 
-    def find(self, network: Network) -> Entry:
-        """The network that a client means: by its uuid, which alone never changes.
-
-        Raises:
-            VirtError: VIR_ERR_NO_NETWORK.
-        """
-        uuid = uuids.to_text(network.uuid)
-        entry = self.view().by_uuid.get(uuid)
-        if entry is None:
-            text = f"no network with matching uuid '{uuid}' ({network.name})"
-            raise VirtError(c.VIR_ERR_NO_NETWORK, text, domain=c.VIR_FROM_NETWORK)
-        return entry
-
     def running(self, entry: Entry | Status) -> Running:
         """The directory of a running network."""
         return Running(self.paths, entry.uuid, entry.name)
@@ -109,8 +98,7 @@ class Networks:
 
         config = kept.get(self._parsed, path, make, most=_PARSED_KEPT)
         if config is None:
-            text = f"no network with matching name '{entry.name}'"
-            raise VirtError(c.VIR_ERR_NO_NETWORK, text, domain=c.VIR_FROM_NETWORK)
+            raise self.kind.error(f"name '{entry.name}'")
         return config
 
     def bridges(self, *, but: str) -> dict[str, str]:

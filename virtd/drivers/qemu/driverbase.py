@@ -249,4 +249,4 @@ class DriverBase(Driver):
             return config
         if live:
             raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_QEMU)
-        raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching name '{entry.name}'")
+        raise self.guests.kind.error(f"name '{entry.name}'")

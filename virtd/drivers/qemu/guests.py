@@ -11,8 +11,8 @@ import os
 
 from virtd import constants as c
 from virtd import uuids
+from virtd.drivers import views
 from virtd.drivers.qemu.guest import Guest
-from virtd.errors import VirtError
 from virtd.protocol.records import Domain
 from virtd.state import files, locks
 from virtd.state.commit import Generation
@@ -52,12 +52,11 @@ class Entry(NamedTuple):
         return Domain(self.name, uuids.to_bytes(self.uuid), self.id)
 
 
-class View:
-    """All guests at one moment, under each of their names."""
+class View(views.View[Entry]):
+    """All guests at one moment, under their ids, too."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        self.by_uuid = {entry.uuid: entry for entry in entries}
-        self.by_name = {entry.name: entry for entry in self}
+        super().__init__(entries)
         self.by_id = {entry.id: entry for entry in self if entry.active}
 
     def changed(self, entries: dict[str, Entry | None]) -> View:
@@ -78,17 +77,16 @@ class View:
                 made.by_id[entry.id] = entry
         return made
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.by_uuid.values())
 
-
-class Guests:
+class Guests(views.Collection[Entry]):
     """The guests of one instance.
 
     Args:
         paths: the instance's directories.
         generation: the instance's generation.
     """
+
+    kind = views.Kind("domain", c.VIR_ERR_NO_DOMAIN, c.VIR_FROM_QEMU)
 
     def __init__(self, paths: Paths, generation: Generation) -> None:
         self.generation = generation
@@ -135,19 +133,6 @@ class Guests:
     def guest(self, entry: Entry | Status) -> Guest:
         """The directory of a running guest."""
         return Guest(self.running, entry.uuid, entry.name)
-
-    def find(self, domain: Domain) -> Entry:
-        """The guest that a client means: by its uuid, which alone never changes.
-
-        Raises:
-            VirtError: VIR_ERR_NO_DOMAIN.
-        """
-        uuid = uuids.to_text(domain.uuid)
-        entry = self.view().by_uuid.get(uuid)
-        if entry is None:
-            text = f"no domain with matching uuid '{uuid}' ({domain.name})"
-            raise VirtError(c.VIR_ERR_NO_DOMAIN, text, domain=c.VIR_FROM_QEMU)
-        return entry
 
     def last_state(self, entry: Entry) -> tuple[int, int]:
         """State and reason of a guest: of one that does not run, why it ended (unknown after a reboot)."""

@@ -5,11 +5,10 @@ of its calls need, they import themselves.
 """
 
 from virtd import constants as c
-from virtd import uuids
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import vcpu_count
 from virtd.drivers.qemu.guests import Entry
-from virtd.errors import VirtError, unsupported_flags
+from virtd.errors import unsupported_flags
 from virtd.protocol.records import Domain
 from virtd.state import files
 
@@ -86,23 +85,16 @@ class Lookup(DriverBase):
         """virDomainLookupByID."""
         entry = self.guests.view().by_id.get(number)
         if entry is None:
-            raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching id {number}")
+            raise self.guests.kind.error(f"id {number}")
         return entry.reference
 
     def domain_lookup_by_uuid(self, uuid: bytes) -> Domain:
         """virDomainLookupByUUID."""
-        text = uuids.to_text(uuid)
-        entry = self.guests.view().by_uuid.get(text)
-        if entry is None:
-            raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching uuid '{text}'")
-        return entry.reference
+        return self.guests.find_uuid(uuid).reference
 
     def domain_lookup_by_name(self, name: str) -> Domain:
         """virDomainLookupByName."""
-        entry = self.guests.view().by_name.get(name)
-        if entry is None:
-            raise VirtError(c.VIR_ERR_NO_DOMAIN, f"no domain with matching name '{name}'")
-        return entry.reference
+        return self.guests.find_name(name).reference
 
     def domain_is_active(self, domain: Domain) -> int:
         """virDomainIsActive."""

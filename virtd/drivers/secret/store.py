@@ -13,11 +13,14 @@ from virtd import uuids
 from virtd.conf.secret import Secret, parse_secret
 from virtd.conf.secret.secret import USAGES
 from virtd.drivers.secret import values
+from virtd.drivers.views import Kind
 from virtd.errors import VirtError
 from virtd.protocol import records
 from virtd.state import files
 from virtd.state.commit import Generation
 from virtd.state.paths import Paths
+
+_KIND = Kind("secret", c.VIR_ERR_NO_SECRET, c.VIR_FROM_SECRET)
 
 
 class Entry(NamedTuple):
@@ -91,8 +94,7 @@ class Secrets:
         """
         entry = self.view().get(uuid)
         if entry is None:
-            text = f"no secret with matching uuid '{uuid}'"
-            raise VirtError(c.VIR_ERR_NO_SECRET, text, domain=c.VIR_FROM_SECRET)
+            raise _KIND.error(f"uuid '{uuid}'")
         return entry
 
     def find_usage(self, usage_type: int, usage_id: str) -> Entry:
@@ -103,8 +105,7 @@ class Secrets:
         """
         entry = self.with_usage(usage_type, usage_id)
         if entry is None:
-            text = f"no secret with matching usage '{usage_id}'"
-            raise VirtError(c.VIR_ERR_NO_SECRET, text, domain=c.VIR_FROM_SECRET)
+            raise _KIND.error(f"usage '{usage_id}'")
         return entry
 
     def with_usage(self, usage_type: int, usage_id: str) -> Entry | None:

@@ -1,7 +1,6 @@
 """Finding pools, and what is known of them: lists, look-ups, state, XML, capabilities."""
 
 from virtd import constants as c
-from virtd import uuids
 from virtd.conf.storage import POOL_TYPES, format_pool, parse_source
 from virtd.conf.storage.basics import clean_path
 from virtd.conf.storage.capabilities import format_capabilities
@@ -33,7 +32,7 @@ class PoolQuery(StorageBase):
 
     def connect_list_storage_pools(self, most: int) -> list[str]:
         """virConnectListStoragePools: names of active ones."""
-        return [entry.name for entry in self.pools.view() if entry.active][: max(0, most)]
+        return self.pools.active_names(most, active=True)
 
     def connect_num_of_defined_storage_pools(self) -> int:
         """virConnectNumOfDefinedStoragePools."""
@@ -41,7 +40,7 @@ class PoolQuery(StorageBase):
 
     def connect_list_defined_storage_pools(self, most: int) -> list[str]:
         """virConnectListDefinedStoragePools: names of inactive ones."""
-        return [entry.name for entry in self.pools.view() if not entry.active][: max(0, most)]
+        return self.pools.active_names(most, active=False)
 
     def connect_list_all_storage_pools(self, need_results: int, flags: int) -> tuple[list[StoragePool], int]:
         """virConnectListAllStoragePools."""
@@ -63,11 +62,7 @@ class PoolQuery(StorageBase):
 
     def storage_pool_lookup_by_uuid(self, uuid: bytes) -> StoragePool:
         """virStoragePoolLookupByUUID."""
-        entry = self.pools.view().by_uuid.get(uuids.to_text(uuid))
-        if entry is None:
-            text = f"no storage pool with matching uuid '{uuids.to_text(uuid)}'"
-            raise VirtError(c.VIR_ERR_NO_STORAGE_POOL, text)
-        return entry.reference
+        return self.pools.find_uuid(uuid).reference
 
     def storage_pool_lookup_by_volume(self, volume: StorageVol) -> StoragePool:
         """virStoragePoolLookupByVolume."""
@@ -79,8 +74,7 @@ class PoolQuery(StorageBase):
         for entry in self.pools.view():
             if entry.active and self.pools.config(entry).path == wanted:
                 return entry.reference
-        text = f"no storage pool with matching target path '{wanted}'"
-        raise VirtError(c.VIR_ERR_NO_STORAGE_POOL, text)
+        raise self.pools.kind.error(f"target path '{wanted}'")
 
     # Of one pool
 

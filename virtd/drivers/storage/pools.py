@@ -17,7 +17,7 @@ from virtd.drivers.secret.store import Secrets
 from virtd.drivers.storage.backends import Backend, Surroundings, backend
 from virtd.drivers.storage.jobs import Jobs
 from virtd.drivers.storage.unread import Unread
-from virtd.drivers.views import View
+from virtd.drivers.views import Collection, Kind, View
 from virtd.errors import VirtError
 from virtd.protocol.records import StoragePool
 from virtd.state import files, kept, locks
@@ -44,13 +44,15 @@ class Entry(NamedTuple):
         return StoragePool(self.name, uuids.to_bytes(self.uuid))
 
 
-class Pools:
+class Pools(Collection[Entry]):
     """The pools of one instance.
 
     Args:
         paths: the instance's directories.
         generation: the instance's generation.
     """
+
+    kind = Kind("storage pool", c.VIR_ERR_NO_STORAGE_POOL, c.VIR_FROM_STORAGE)
 
     def __init__(self, paths: Paths, generation: Generation) -> None:
         self.paths = paths
@@ -80,31 +82,6 @@ class Pools:
         """Where it is written that a pool is active, and as what."""
         return f"{self.runtime}/{uuid}.xml"
 
-    def find(self, pool: StoragePool) -> Entry:
-        """The pool that a client means: by its uuid, which alone never changes.
-
-        Raises:
-            VirtError: VIR_ERR_NO_STORAGE_POOL.
-        """
-        uuid = uuids.to_text(pool.uuid)
-        entry = self.view().by_uuid.get(uuid)
-        if entry is None:
-            text = f"no storage pool with matching uuid '{uuid}' ({pool.name})"
-            raise VirtError(c.VIR_ERR_NO_STORAGE_POOL, text, domain=c.VIR_FROM_STORAGE)
-        return entry
-
-    def find_name(self, name: str) -> Entry:
-        """A pool by its name.
-
-        Raises:
-            VirtError: VIR_ERR_NO_STORAGE_POOL.
-        """
-        entry = self.view().by_name.get(name)
-        if entry is None:
-            text = f"no storage pool with matching name '{name}'"
-            raise VirtError(c.VIR_ERR_NO_STORAGE_POOL, text, domain=c.VIR_FROM_STORAGE)
-        return entry
-
     def config(self, entry: Entry, *, inactive: bool = False) -> Pool:
         """What a pool is: as it is active, else as it is defined. Shared by all who ask: copy it to change it.
 
@@ -119,8 +96,7 @@ class Pools:
         path = self.active_path(entry.uuid) if live else self.definitions.path(entry.name)
         config = self._parse(path)
         if config is None:
-            text = f"no storage pool with matching uuid '{entry.uuid}' ({entry.name})"
-            raise VirtError(c.VIR_ERR_NO_STORAGE_POOL, text, domain=c.VIR_FROM_STORAGE)
+            raise self.kind.error(f"uuid '{entry.uuid}' ({entry.name})")
         return config
 
     def backend(self, config: Pool) -> Backend:
