@@ -159,18 +159,21 @@ class World:
         return argument
 
     def settle(self, client: Client | None = None) -> None:
-        """Wait for those who clean up after a guest that has ended, and for calls whose worker has died."""
+        """Wait for those who clean up after a guest or network that has ended, and for calls whose worker has died."""
         if client is None:
             with self.client() as client:
                 self.settle(client)
             return
         wait_for(lambda: not self._calls(), "the end of all calls")
-        active = client.call("connect_list_all_domains", 1, c.VIR_CONNECT_LIST_DOMAINS_ACTIVE)[0]
-        active = {domain.name for domain in active}
+        domains = client.call("connect_list_all_domains", 1, c.VIR_CONNECT_LIST_DOMAINS_ACTIVE)[0]
+        networks = client.call("connect_list_all_networks", 1, c.VIR_CONNECT_LIST_NETWORKS_ACTIVE)[0]
+        active = {("guest", domain.name) for domain in domains} | {("network", network.name) for network in networks}
         for process in self.instance.processes():
-            name = re.match(r"virtd: guest (\S+)|.* -name guest=([^,]+)", process.title)
-            if name and (name[1] or name[2]) not in active and not wait_ended(process.pid, SECONDS):
-                raise BrokenError(f"{process} is left of a guest that is off")
+            found = re.match(r"virtd: (guest|network) (\S+)", process.title)
+            qemu = re.match(r".* -name guest=([^,]+)", process.title)
+            of = found.groups() if found else ("guest", qemu[1]) if qemu else None
+            if of is not None and of not in active and not wait_ended(process.pid, SECONDS):
+                raise BrokenError(f"{process} is left of a {of[0]} that is off")
 
     def _calls(self) -> list[Process]:
         """The processes of calls; and supervisors that have just been forked, until they have a title of their own."""

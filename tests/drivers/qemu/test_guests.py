@@ -1,16 +1,21 @@
 """The view of all guests: one that is kept and brought up to date is the same as one that is read anew."""
 
+import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tests.drivers.qemu.instance import Instance
-from virtd.drivers.qemu.guest import Guest
+from virtd import deadlines
+from virtd.drivers.qemu.guest import Control, Guest
 from virtd.drivers.qemu.guests import Entry, Guests
 from virtd.drivers.qemu.run import launch
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
+from virtd.state import sockets
 from virtd.state.commit import Generation
 
 
@@ -103,3 +108,23 @@ def test_a_name_belongs_to_the_guest_that_is_being_started_with_it(instance: Ins
         driver.domain_define_xml(instance.xml())
     lock.release()  # its starter has died
     driver.domain_define_xml(instance.xml())
+
+
+def test_a_supervisor_that_is_asked_too_late(tmp_path: Path) -> None:
+    """With no time left a call says so, whatever the kernel calls it."""
+    guest = Guest(str(tmp_path), "a", "a")
+    os.makedirs(os.path.dirname(guest.control_path))
+    with (
+        closing(sockets.listen(guest.control_path)),
+        Control(guest) as control,
+        deadlines.limit(0),
+        pytest.raises(deadlines.DeadlineExceeded, match="the supervisor of guest 'a' does not answer"),
+    ):
+        control.reboot(True)
+    with (
+        closing(sockets.listen(guest.control_path, backlog=0)),
+        closing(sockets.connect(guest.control_path)),
+        deadlines.limit(0),
+        pytest.raises(deadlines.DeadlineExceeded, match="the supervisor of guest 'a' does not answer"),
+    ):
+        Control(guest)

@@ -197,6 +197,8 @@ class Control:
             self._socket = sockets.connect(guest.control_path, timeout=deadlines.remaining(CHANGE_SECONDS))
         except (FileNotFoundError, ConnectionRefusedError):
             raise SupervisorGone(c.VIR_ERR_OPERATION_INVALID, "domain is not running") from None
+        except (BlockingIOError, TimeoutError):
+            raise self._late() from None
         except OSError as error:
             raise files.os_error(error, f"cannot reach the supervisor of guest '{guest.name}'") from None
 
@@ -279,6 +281,9 @@ class Control:
         """
         self._ask({"do": "destroy", "reason": reason, "graceful": graceful})
 
+    def _late(self) -> deadlines.DeadlineExceeded:
+        return deadlines.DeadlineExceeded(f"the supervisor of guest '{self._guest.name}' does not answer")
+
     def _ask(self, message: dict[str, object]) -> shape.Table:
         name = self._guest.name
         try:
@@ -289,8 +294,8 @@ class Control:
                 if not chunk:
                     raise ConnectionResetError
                 self._rest += chunk
-        except TimeoutError:
-            raise deadlines.DeadlineExceeded(f"the supervisor of guest '{name}' does not answer") from None
+        except (TimeoutError, BlockingIOError):  # the latter if there was no time left to begin with
+            raise self._late() from None
         except (ConnectionResetError, BrokenPipeError):
             text = f"the supervisor of guest '{name}' ended during the call; try again"
             raise SupervisorGone(c.VIR_ERR_OPERATION_FAILED, text) from None
