@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 
 from virtd import constants as c
@@ -106,8 +106,15 @@ def _connect(uri: str, scheme: str, context: Context) -> Connection:
     if context.identity.transport == "local" and scheme in _SMALL:
         loaders = {name: partial(_import, _CLASSES[name]) for name in _SCHEMES[scheme]}
         return Connection(uri, [_import(_SMALL[scheme])(context)], loaders)
+    first, others = _of_server(scheme)
+    return Connection(uri, [first(context)], others)
+
+
+@cache
+def _of_server(scheme: str) -> tuple[type[Driver], dict[str, Callable[[], type[Driver]]]]:
+    """The first driver of a scheme, and what gives the others, as a server needs them for each client."""
     first, *others = local_drivers(scheme) or []
-    return Connection(uri, [first(context)], {other.__name__: partial(_itself, other) for other in others})
+    return first, {other.__name__: partial(_itself, other) for other in others}
 
 
 def _itself(found: type[Driver]) -> type[Driver]:

@@ -77,8 +77,13 @@ class View(Generic[E]):
     """
 
     def __init__(self, entries: Iterable[E]) -> None:
-        self.by_uuid = {entry.uuid: entry for entry in entries}
-        self.by_name = {entry.name: entry for entry in self.by_uuid.values()}
+        # No comprehensions: a function is made for each, which dirties pages of a worker's memory even for no guests.
+        self.by_uuid: dict[str, E] = {}
+        self.by_name: dict[str, E] = {}
+        for entry in entries:
+            self.by_uuid[entry.uuid] = entry
+        for entry in self.by_uuid.values():
+            self.by_name[entry.name] = entry
 
     def __iter__(self) -> Iterator[E]:
         return iter(self.by_uuid.values())

@@ -107,7 +107,7 @@ class Framer:
                 raise FramingError(f"packet with {self._wanted} descriptors, at most {FDS_MAX}")
             self._waiting = Message(program, version, procedure, kind, serial, status, payload[4:])
             return self._take_fds()
-        return Message(program, version, procedure, kind, serial, status, payload)
+        return Message(program, version, procedure, kind, serial, status, payload, ())
 
     def begun(self) -> tuple[Message, int] | None:
         """Take out what has come of a stream's packet with data; next_message() has said that nothing is complete.

@@ -15,6 +15,7 @@ the client waits for it: how long its parts may take, its driver knows.
 
 import array
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -76,7 +77,7 @@ class Call:
         self.works = False
         self.done: bytes | None = None
         self.on_end: Callable[[], None] | None = None
-        self.deadline = float("inf")
+        self.deadline = math.inf
         self.sparse = _asks_for_holes(entry, args)
         self.finished = False  # the child says no more
         self._buffer = bytearray()
@@ -310,7 +311,7 @@ class Calls:
             else:
                 call.answered = True
                 call.works = kind in (WORKS, SPARSE)
-                call.deadline = float("inf")
+                call.deadline = math.inf
                 stream = Stream(fds.pop(0), holes=kind == SPARSE) if kind != ANSWER else None
                 self._changed()
                 self._answer(call, Answer(data, tuple(fds), stream))
@@ -345,13 +346,13 @@ class Calls:
 
     def next_deadline(self) -> float:
         """When `expire` is to be called."""
-        return min((call.deadline for call in self.running.values()), default=float("inf"))
+        return min(call.deadline for call in self.running.values()) if self.running else math.inf
 
     def expire(self, now: float) -> None:
         """Kill the queries whose time is up, and answer for them."""
         for call in list(self.running.values()):
             if now >= call.deadline and not call.answered:
-                call.deadline = float("inf")
+                call.deadline = math.inf
                 call.answered = True
                 call.kill()
                 problem = deadlines.DeadlineExceeded(f"{call.title} did not end in {PATIENCE + GRACE:.0f} s")

@@ -35,11 +35,10 @@ class Entry:
         method: what serves it.
         domain: of errors that name none.
         guarded: whether it depends on the call if a read-only client may make it.
-        activity: its name as titles show it.
         subscribes: whether it may begin or end the client's interest in events.
     """
 
-    __slots__ = ("activity", "domain", "guarded", "kind", "method", "procedure", "subscribes")
+    __slots__ = ("domain", "guarded", "kind", "method", "procedure", "subscribes")
 
     def __init__(
         self, procedure: Procedure, kind: str, method: Callable[..., Any], domain: int, *, guarded: bool
@@ -49,8 +48,12 @@ class Entry:
         self.method = method
         self.domain = domain
         self.guarded = guarded
-        self.activity = "".join(word.capitalize() for word in procedure.name.split("_"))
         self.subscribes = "EVENT" in procedure.name
+
+    @property
+    def activity(self) -> str:
+        """What titles and the log call it."""
+        return "".join(word.capitalize() for word in self.procedure.name.split("_"))
 
 
 class Answer(NamedTuple):

@@ -389,7 +389,7 @@ class Worker:
 
     def _show(self) -> None:
         """Say in the title what is done now."""
-        waiting = [call for call in self.calls.running.values() if not call.answered]
+        waiting = self.calls.running and [call for call in self.calls.running.values() if not call.answered]
         if waiting:
             more = self.calls.waiting - 1
             what = waiting[0].title + (f", {more} more" if more else "")

@@ -69,8 +69,9 @@ class DefinitionDirectory:
             if self._index is not None and len(self._known) >= _MANY:
                 self._write_index(self._index, changed)
         # A file that somebody copied by hand has the uuid of another: the newer counts.
-        by_age = sorted(self._known.items(), key=lambda item: item[1][0][1])
-        self.names = {uuid: name for name, (_, uuid) in by_age}
+        self.names = {}
+        for name, (_, uuid) in sorted(self._known.items(), key=_age):
+            self.names[uuid] = name
         return self.names
 
     def read_again(self, paths: Iterable[str]) -> set[str]:
@@ -119,8 +120,11 @@ class DefinitionDirectory:
 
     def _recall(self, index: str) -> None:
         """Take over what the index says."""
+        content = files.read(index)
+        if content is None:
+            return
         try:
-            note = json.loads(files.read(index) or b"{}")
+            note = json.loads(content.decode())
             self._known = {name: ((one, two, three), uuid) for name, ((one, two, three), uuid) in note["known"].items()}
             self._indexed = int(note["directory"])
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -197,3 +201,8 @@ def _read_file(path: str, identity: files.Identity) -> _Known | None:
     """The uuid in a file; None if it is no definition of ours."""
     match = _UUID.search(files.read(path) or b"")
     return None if match is None else (identity, uuids.to_text(uuids.to_bytes(match[1].decode())))
+
+
+def _age(item: tuple[str, _Known]) -> int:
+    _, (identity, _) = item
+    return identity[1]

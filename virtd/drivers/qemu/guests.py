@@ -57,7 +57,10 @@ class View(views.View[Entry]):
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         super().__init__(entries)
-        self.by_id = {entry.id: entry for entry in self if entry.active}
+        self.by_id: dict[int, Entry] = {}
+        for entry in self.by_uuid.values():
+            if entry.status is not None:
+                self.by_id[entry.status.id] = entry
 
     def changed(self, entries: dict[str, Entry | None]) -> View:
         """The view that differs in some guests: uuid → what it is now; None if it is no more."""
@@ -220,12 +223,14 @@ class Guests(views.Collection[Entry]):
 
     def _read_running(self) -> dict[str, Status]:
         """The running guests, each with a live supervisor: uuid → status."""
-        there = [entry.name for entry in os.scandir(self.running) if "." not in entry.name]
-        for uuid in self._statuses.keys() - there:
-            self._read_one(uuid)
-        for uuid in there:
-            self._read_one(uuid)
-        return {uuid: found for uuid, (_, found) in self._statuses.items() if found.active}
+        for uuid in {*self._statuses, *os.listdir(self.running)}:
+            if "." not in uuid:
+                self._read_one(uuid)
+        running = {}
+        for uuid, (_, found) in self._statuses.items():
+            if found.active:
+                running[uuid] = found
+        return running
 
     def _read_one(self, uuid: str) -> None:
         """Take down what has become of a guest that runs, or ran."""

@@ -4,6 +4,8 @@ A driver by itself, for programs of a moment that ask no more than that (virtd.d
 of its calls need, they import themselves.
 """
 
+from collections.abc import Iterable
+
 from virtd import constants as c
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.guest import vcpu_count
@@ -59,12 +61,11 @@ class Lookup(DriverBase):
     def connect_list_all_domains(self, need_results: int, flags: int) -> tuple[list[Domain], int]:
         """virConnectListAllDomains."""
         unsupported_flags(flags, _ALL_FILTERS, "qemuConnectListAllDomains")
-        groups = [mask for mask in (sum(group) & flags for group in _FILTERS) if mask]
-        found = [
-            entry.reference
-            for entry in self.guests.view()
-            if not groups or all(self._filter_flags(entry) & mask for mask in groups)
-        ]
+        entries: Iterable[Entry] = self.guests.view()
+        if flags:
+            groups = [mask for mask in (sum(group) & flags for group in _FILTERS) if mask]
+            entries = [entry for entry in entries if all(self._filter_flags(entry) & mask for mask in groups)]
+        found = [entry.reference for entry in entries]
         return found if need_results else [], len(found)
 
     def _filter_flags(self, entry: Entry) -> int:
