@@ -351,9 +351,9 @@ def test_events_arrive_in_order_and_none_is_lost(client):
 
 
 def test_idle_memory(client):
-    """What a worker has for itself; on a Python without the machine's own start-up files it is 2.2 MiB."""
+    """What a worker has for itself; on a Python without the machine's own start-up files it is 1.6 MiB."""
     worker = client.pid()
-    assert private(worker) <= 3 << 20, f"{private(worker) >> 10} KiB"
+    assert private(worker) <= 2560 << 10, f"{private(worker) >> 10} KiB"
 
 
 def test_two_connections_of_one_process(server):

@@ -260,6 +260,8 @@ class AcceptLoop:
                 process.default_signals()
                 refuse(accepted.sock, accepted.peer, reason)
             else:
+                # What the terminal sends to the server is for the accept loop to handle.
+                os.setpgid(0, 0)
                 Spare(self.shared).run(accepted)
             status = 0
         except BaseException as problem:

@@ -5,25 +5,34 @@ through a worker, because what the interpreter notes in its code when that first
 paid for in memory and time, by each worker anew. Measured: a third of an idle worker's private memory.
 
 Drivers are opened on an empty directory that is removed again: the accept loop knows nothing of any guest.
+
+Then the free blocks are taken that lie between others. What a process makes after its fork would else be strewn over
+them, and each page that has one be copied for it: so much is made for a client that this was a tenth of the memory.
 """
 
 import gc
 import os
 import shutil
-import socket
+import signal
 from importlib import import_module
 
 from virtd.drivers import LOCAL_SCHEMES, local_drivers
 from virtd.protocol import codec
 from virtd.protocol.messages import make_call
 from virtd.protocol.programs import METHODS
-from virtd.server import auth
-from virtd.server.channel import SocketChannel
 from virtd.server.config import Config
-from virtd.server.process import Signals, handle_signals, title
+from virtd.server.listeners import Listener
+from virtd.server.process import HANDLED, handle_signals, title
+from virtd.server.reports import TOOK
 from virtd.server.shared import Shared
-from virtd.server.worker import Worker
+from virtd.server.spare import Spare
+from virtd.state import files, sockets
 from virtd.state.paths import Paths, below
+
+# Blocks of at most SMALL bytes come from Python's own allocator, each from a pool of blocks of its size, a multiple of
+# STEP, behind a head (Objects/obmalloc.c).
+SMALL, STEP, POOL, HEAD = 512, 16, 1 << 14, 48
+MOST = 4096  # blocks of one size that are taken at the most
 
 CLIENTS = 10  # a little more often than it takes the interpreter to specialise what it runs (PEP 659)
 
@@ -38,35 +47,82 @@ DIALOGUE = (
 
 
 def prepare(config: Config, paths: Paths, *, drivers: bool = True) -> None:
-    """Load everything, rehearse, and keep the garbage collector away from it all.
+    """Load everything, rehearse, and keep the garbage collector away from it all. Signals wait until that is done.
 
     Args:
         config: the settings.
         paths: the instance's directories.
         drivers: whether clients are served by drivers, and not forwarded.
     """
-    handle_signals()
-    if drivers:
-        codec.warm()
-        for scheme in LOCAL_SCHEMES:
-            local_drivers(scheme)
-        directory = f"{paths.runtime}/rehearsal-{os.getpid()}"
-        try:
-            _rehearse(config, below(directory, privileged=paths.privileged))
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
-        for scheme in LOCAL_SCHEMES:
-            for driver in local_drivers(scheme) or ():
-                driver.share(paths)
-    else:
-        import_module("virtd.server.front")
-    title("starting")
-    gc.collect()
-    gc.freeze()
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    try:
+        handle_signals()
+        if drivers:
+            _prepare_drivers(config, paths)
+        else:
+            import_module("virtd.server.front")
+        title("starting")
+        gc.collect()
+        _fill_holes()
+        gc.freeze()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+
+def _prepare_drivers(config: Config, paths: Paths) -> None:
+    codec.warm()
+    for scheme in LOCAL_SCHEMES:
+        local_drivers(scheme)
+    _rehearse(config, paths)
+    for scheme in LOCAL_SCHEMES:
+        for driver in local_drivers(scheme) or ():
+            driver.share(paths)
+
+
+_taken: list[object] = []  # blocks, to keep them from being used
+
+
+def _fill_holes() -> None:
+    """Take all free blocks of small sizes, up to the first of which the neighbour is free, too."""
+    for size in range(STEP, SMALL + 1, STEP):
+        before = 0
+        for _ in range(MOST):
+            block = _block(size)
+            _taken.append(block)
+            if id(block) == before + size and before % POOL == HEAD:
+                break  # in a pool that nobody has used yet
+            before = id(block)
+
+
+def _block(size: int) -> object:
+    """A new object of exactly so many bytes, with its allocator's rounding."""
+    if size == STEP:
+        return object()
+    if size == 2 * STEP:
+        return len(_taken) + POOL  # an integer beyond those which exist already
+    return bytes(size - b"".__sizeof__())
 
 
 def _rehearse(config: Config, paths: Paths) -> None:
-    shared = Shared(config, paths, [], alone=True)
+    """Play a few clients. Nothing is left of it. The handled signals are blocked: it would take them for its own.
+
+    Args:
+        config: the settings.
+        paths: the instance's directories: a directory of its own is made in the one for the run time.
+    """
+    directory = f"{paths.runtime}/rehearsal-{os.getpid()}"
+    try:
+        _play_all(config, below(directory, privileged=paths.privileged))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _play_all(config: Config, paths: Paths) -> None:
+    files.make_directory(paths.runtime)
+    address = f"{paths.runtime}/socket"
+    listener = Listener(sockets.listen(address), "unix", False, address, True)
+    listener.sock.setblocking(False)
+    shared = Shared(config, paths, [listener])
     calls = b"".join(make_call(METHODS[name], 1, args).to_bytes() for name, args in DIALOGUE)
     for _ in range(CLIENTS):
         _play(shared, calls)
@@ -74,12 +130,17 @@ def _rehearse(config: Config, paths: Paths) -> None:
             for driver in local_drivers(scheme) or ():
                 driver.unshare(paths)
     shared.close()
+    listener.sock.close()
 
 
 def _play(shared: Shared, calls: bytes) -> None:
-    client, server = socket.socketpair()
-    with client:
+    """The life of a process which serves one client."""
+    with sockets.connect(shared.listeners[0].address) as client:
         client.sendall(calls)
-        signals = Signals()
-        Worker(SocketChannel(server, unix=True), auth.unix_peer(server, False), shared, signals).run()
-        signals.close()
+        spare = Spare(shared)
+        accepted = spare.wait()
+        shared.reports.send(TOOK)
+        shared.reports.read()
+        spare.leaving = True
+        spare.run(accepted)
+        spare.close()

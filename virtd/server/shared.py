@@ -59,6 +59,8 @@ class Shared:
         """Let go of it all; nobody was forked."""
         self.reports.close()
         self._page.close()
+        for descriptor in {self.lifeline, self.lifeline_writer} - {-1}:
+            os.close(descriptor)
 
     def keep_private(self, descriptor: int) -> None:
         """Name a descriptor that the process's own children have to close."""

@@ -9,7 +9,6 @@ A process that stops waiting closes its epoll set first and then accepts once mo
 kernel woke this process, and nobody else, is not left lying.
 """
 
-import os
 import select
 import signal
 import socket
@@ -38,8 +37,6 @@ class Spare:
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
-        # What the terminal sends to the server is for the accept loop to handle.
-        os.setpgid(0, 0)
         self.signals = Signals()
         self.kind: tuple[int, int, bool] | None = None  # of the clients it may serve
         self.leaving = False
@@ -57,7 +54,7 @@ class Spare:
         Args:
             first: a client that the accept loop has accepted already.
         """
-        accepted = first or self._wait()
+        accepted = first or self.wait()
         lives = 0
         while accepted is not None:
             if accepted is not first:
@@ -78,9 +75,9 @@ class Spare:
                 return
             title(f"spare ({accepted.peer.label})")
             del worker
-            accepted = self._wait()
+            accepted = self.wait()
 
-    def _wait(self) -> Accepted | None:
+    def wait(self) -> Accepted | None:
         """Wait for a client of our kind; None if the time has come to end."""
         while not self.leaving:
             for descriptor, _events in self.epoll.poll():
@@ -105,6 +102,11 @@ class Spare:
             accepted = accepted or self._accept(listener)
             listener.sock.close()
         return accepted
+
+    def close(self) -> None:
+        """Let go of it all: no process ends with it."""
+        self.epoll.close()
+        self.signals.close()
 
     def _accept(self, listener: Listener) -> Accepted | None:
         """Accept a client if there is one; one that is not ours to serve is passed on."""
