@@ -145,7 +145,7 @@ def test_descriptions_hide_one_another(tmp_path: Path, monkeypatch: pytest.Monke
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     monkeypatch.setattr(helpers, "DIRECTORIES", (str(early), str(late)))
-    assert helpers.described("gpu")[0] == "/other"
-    assert helpers.described("fs", unless="/mine")[0] == "/mine"
+    assert helpers.device_program("gpu")[0] == "/other"
+    assert helpers.device_program("fs", unless="/mine")[0] == "/mine"
     with pytest.raises(VirtError, match="Unable to find a satisfying virtiofsd"):
-        helpers.described("fs")
+        helpers.device_program("fs")

@@ -19,7 +19,7 @@ from virtd.conf.domain.display import (
 from virtd.drivers.qemu.command import virtio
 from virtd.drivers.qemu.command.address import place
 from virtd.drivers.qemu.command.line import Line, Properties, alias, escape, join, unsupported
-from virtd.drivers.qemu.run.helpers import described
+from virtd.drivers.qemu.run.helpers import device_program
 
 _FIRST_VNC_PORT = 5900
 # Graphics cards: model → (device as the first one, device as another one; None: only the first can be it).
@@ -266,7 +266,7 @@ def _served_video(line: Line, video: Video, *, first: bool) -> None:
     name, options = alias(video.info), virtio.options(video.driver.virtio if video.driver is not None else None)
     end = line.setup.ends.get(name)
     if end is None:
-        described("gpu")  # nothing has been started: say so if nothing could be
+        device_program("gpu")  # nothing has been started: say so if nothing could be
     line.chardev("socket", f"chr-vu-{name}", {"fd": None if end is None else line.lend(end)})
     driver = "vhost-user-vga" if first else "vhost-user-gpu-pci"
     line.need(driver, f"video model '{video.model}'")

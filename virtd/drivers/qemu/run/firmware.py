@@ -1,17 +1,14 @@
 """Choosing a firmware by what it can do, from the descriptions that distributions ship with it (QEMU, firmware.json).
 
-Descriptions lie in three directories; one of a name in a later place is hidden by one in an earlier place, an empty
-file hides it altogether. They are tried in the order of their names.
+The first in the order of descriptions (described.py) that a guest can have is taken.
 """
 
 import fnmatch
-import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from virtd.drivers.qemu import shape
-from virtd.state import files
+from virtd.drivers.qemu.run import described
 
 DIRECTORIES = ("/etc/qemu/firmware", "/usr/share/qemu/firmware")
 
@@ -43,7 +40,7 @@ class Firmware(NamedTuple):
 
 def installed(directories: tuple[str, ...] = DIRECTORIES) -> list[Firmware]:
     """The firmwares of this host, the preferred ones first. Descriptions that cannot be read are left out."""
-    return list(_read_all(directories))
+    return [one for one in map(_decoded, described.read(directories)) if one is not None]
 
 
 def choose(
@@ -82,18 +79,11 @@ def choose(
     return None
 
 
-def _read_all(directories: tuple[str, ...]) -> Iterator[Firmware]:
-    places: dict[str, str] = {}
-    for directory in reversed(directories):
-        if os.path.isdir(directory):
-            places |= {name: directory for name in os.listdir(directory) if name.endswith(".json")}
-    for name in sorted(places):
-        try:
-            content = files.read(f"{places[name]}/{name}")
-            if content:
-                yield _decode(shape.as_table(json.loads(content), name))
-        except (ValueError, shape.ShapeError):
-            continue
+def _decoded(table: shape.Table) -> Firmware | None:
+    try:
+        return _decode(table)
+    except shape.ShapeError:
+        return None
 
 
 def _decode(table: shape.Table) -> Firmware:

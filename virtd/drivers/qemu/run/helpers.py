@@ -4,20 +4,19 @@ The supervisor starts them before QEMU, since it is there as long as the guest. 
 go of their socket; those that would not are written down, and ended by whoever cleans up after the guest.
 """
 
-import json
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from virtd import constants as c
 from virtd import deadlines
 from virtd.drivers.qemu import shape
-from virtd.drivers.qemu.run import confine
+from virtd.drivers.qemu.run import confine, described
 from virtd.errors import VirtError
-from virtd.state import files, inotify, undo
+from virtd.state import inotify, undo
 from virtd.state.process import Process
 
 DIRECTORIES = ("/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user")
@@ -89,7 +88,7 @@ def start(helper: Helper, undo_path: str) -> None:
             watch.close()
 
 
-def described(kind: str, *, unless: str | None = None) -> tuple[str, Mapping[str, Any]]:
+def device_program(kind: str, *, unless: str | None = None) -> tuple[str, Mapping[str, Any]]:
     """A program for a kind of vhost-user device, by the descriptions that distributions ship (QEMU, vhost-user.json).
 
     Args:
@@ -104,7 +103,7 @@ def described(kind: str, *, unless: str | None = None) -> tuple[str, Mapping[str
     """
     if unless is not None:
         return unless, {}
-    for table in _descriptions():
+    for table in described.read(DIRECTORIES):
         if table.get("type") == kind:
             return shape.text(table, "binary"), table
     name = {"fs": "virtiofsd"}.get(kind, f"vhost-user-{kind}")
@@ -122,21 +121,6 @@ def program(name: str, package: str) -> str:
         text = f"Unable to find '{name}' binary in $PATH: it is in the package {package}"
         raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
     return path
-
-
-def _descriptions() -> Iterator[shape.Table]:
-    """The descriptions in the order of their names; one in an earlier directory hides one of its name in a later."""
-    places: dict[str, str] = {}
-    for directory in reversed(DIRECTORIES):
-        if os.path.isdir(directory):
-            places |= {name: directory for name in os.listdir(directory) if name.endswith(".json")}
-    for name in sorted(places):
-        try:
-            content = files.read(f"{places[name]}/{name}")
-            if content:
-                yield shape.as_table(json.loads(content), name)
-        except (ValueError, VirtError):
-            continue
 
 
 def _await(helper: Helper, watch: inotify.Watch, pid: int) -> None:

@@ -80,7 +80,7 @@ def _virtiofs(filesystem: Filesystem, guest: Guest, user: confine.User | None, *
         text = f"the virtiofs export directory '{source}' does not exist"
         raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_QEMU)
     said = filesystem.binary or Virtiofsd()
-    binary, _ = helpers.described("fs", unless=said.path)
+    binary, _ = helpers.device_program("fs", unless=said.path)
     options = [f"source={source.replace(',', ',,')}"]
     options += [f"cache={said.cache}"] if said.cache is not None else []
     options += [f"sandbox={said.sandbox}"] if said.sandbox is not None else []
@@ -124,7 +124,7 @@ def _gpu(video: Video) -> tuple[int, Helper]:
     said = video.driver
     assert said is not None
     acceleration = video.acceleration
-    binary, _ = helpers.described("gpu")
+    binary, _ = helpers.device_program("gpu")
     ours, theirs = (confine.raised(end.detach()) for end in socket.socketpair())
     argv = [binary, f"--fd={theirs}"]
     if acceleration is not None and acceleration.accel3d:
