@@ -3,19 +3,22 @@
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from tests.drivers.qemu.commandline import domain_xml, parse
 from tests.drivers.qemu.instance import Instance
-from tests.helpers.waiting import ends
+from tests.helpers.waiting import SECONDS, ends, wait_for
 from virtd import constants as c
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.run import helpers, vhostuser
 from virtd.errors import VirtError
 from virtd.state import undo
+from virtd.state.process import Process
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="they are system mode's")
 NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -60,7 +63,7 @@ def test_a_directory_is_served(instance: Instance) -> None:
     os.kill(qemu, signal.SIGKILL)
     for pid in pids:
         ends(pid)
-    assert not os.path.exists(f"{guest.private}/fs0-fs.sock")
+    wait_for(lambda: not os.path.exists(f"{guest.private}/fs0-fs.sock"), "its socket's being gone")
 
 
 def test_a_directory_is_served_as_it_is_said(instance: Instance) -> None:
@@ -125,6 +128,17 @@ def test_reservations_are_seen_to(tmp_path: Path) -> None:
     undo.undo(guest.undo_path)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, -signal.SIGTERM)
     assert not os.path.exists(f"{guest.private}/pr-helper0.sock")
+
+
+def test_one_that_does_not_end_when_it_is_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helpers, "_END_SECONDS", 0.05)
+    path = str(tmp_path / "undo")
+    with subprocess.Popen(["sh", "-c", "trap '' TERM; echo; read wait"], stdin=PIPE, stdout=PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"\n"
+        undo.note(path, "process", pid=program.pid, start=Process.of(program.pid).start)
+        undo.undo(path)
+        assert program.wait(SECONDS) == -signal.SIGKILL
 
 
 def test_a_gpu_that_nobody_serves(instance: Instance) -> None:

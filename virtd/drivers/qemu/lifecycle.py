@@ -80,7 +80,7 @@ class Lifecycle(Definitions):
                     text = f"domain '{config.name}' is already active"
                     raise VirtError(c.VIR_ERR_OPERATION_INVALID, text, domain=c.VIR_FROM_DOMAIN)
                 launch.claim(self, config)
-            return launch.start(self, config, launch.Manner(flags, tuple(fds)))
+            return launch.start(self, config, launch.Manner(flags, tuple(fds)), claimed=True)
         finally:
             guest.unlock(lock)
 

@@ -49,6 +49,11 @@ def finish(guest: Guest, generation: Generation, definition: str, status: Status
         with _tolerance(f"guest '{guest.name}' has ended, and stays in the lists"), generation.commit() as change:
             change.remove(guest.status_path)
     point("end.recorded")
+    leave(guest)
+
+
+def leave(guest: Guest) -> None:
+    """Remove the directory of a guest that has ended, unless somebody is at work in it: then that one does."""
     with _tolerance(f"the directory of guest '{guest.name}' cannot be removed"):
         lock = locks.attempt(guest.lock_path, "the clean-up after the guest")
         if lock is not None:

@@ -23,6 +23,8 @@ DIRECTORIES = ("/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user")
 # How long a program may take until its socket is there.
 _READY_SECONDS = 10.0
 _POLL_SECONDS = 0.001
+# How long one may take to end when it is asked to.
+_END_SECONDS = 2.0
 _ACCEPTS = 1 << 16  # __SO_ACCEPTCON, <linux/net.h>
 
 
@@ -157,10 +159,23 @@ def _listens(path: str) -> bool:
 
 
 def _end(table: dict[str, Any]) -> None:
-    """End a program that would not end by itself."""
+    """End a program that would not end by itself, or on being asked: qemu-pr-helper forgets a SIGTERM that comes while
+    it starts.
+    """
     process = Process(table["pid"], table["start"])
-    if process.alive():
-        os.kill(process.pid, signal.SIGTERM)
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.alive():
+                signal.pidfd_send_signal(descriptor, number)
+                deadlines.readable(descriptor, _END_SECONDS)
+    except ProcessLookupError:
+        pass  # it has ended by itself
+    finally:
+        os.close(descriptor)
 
 
 undo.KINDS["process"] = _end

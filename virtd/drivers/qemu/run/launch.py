@@ -76,11 +76,14 @@ def claim(driver: "DriverBase", config: Config) -> Status:
     The guest's lock is held; and, unless the guest is defined, that of the definitions.
     """
     guest = Guest.of(driver.guests.running, config)
+    left = guest.status()
     policy = {"poweroff": config.on_poweroff, "reboot": config.on_reboot, "crash": config.on_crash}
     found = Status(
         name=guest.name,
         uuid=guest.uuid,
         id=driver.guests.next_id(),
+        # A start that was cut short may have left one: start() ends it.
+        process=None if left is None else left.process,
         policy={event: action for event, action in policy.items() if action is not None},
         max_memory=config.memory or 0,
         memory=config.current_memory or 0,
@@ -91,20 +94,23 @@ def claim(driver: "DriverBase", config: Config) -> Status:
     return found
 
 
-def start(driver: "DriverBase", config: Config, manner: Manner) -> Domain:
+def start(driver: "DriverBase", config: Config, manner: Manner, *, claimed: bool = False) -> Domain:
     """Start a guest; its lock is held.
 
     Args:
         driver: the driver of the connection that starts it.
         config: the guest's configuration, which becomes its live one: a copy.
         manner: how.
+        claimed: whether claim() has been called for it.
 
     Raises:
         VirtError: what kept it from being started; nothing of the attempt is left then.
     """
     guest = Guest.of(driver.guests.running, config)
     _await_supervisor(guest)  # of the guest's last life, which may still be cleaning up
-    found = guest.status() or claim(driver, config)
+    _clear(guest)  # what a start left that was cut short, if nobody has looked since
+    found = (guest.status() if claimed else None) or claim(driver, config)
+    found.process = None
     if manner.flags & c.VIR_DOMAIN_START_AUTODESTROY:
         found.owner = Process.of(driver.context.owner)
     try:
@@ -113,8 +119,7 @@ def start(driver: "DriverBase", config: Config, manner: Manner) -> Domain:
     except BaseException:
         # Where a supervisor has come into being, it finds its leash cut, and undoes what it did.
         _await_supervisor(guest)
-        spawning.end_orphan(guest)
-        undo(guest.undo_path)
+        _clear(guest)
         files.remove(guest.status_path)
         raise
     return Domain(guest.name, uuids.to_bytes(guest.uuid), found.id)
@@ -173,6 +178,12 @@ def _resolver(driver: "DriverBase") -> Callable[[SecretReference, int], bytes]:
 def _await_supervisor(guest: Guest) -> None:
     """Wait until no supervisor is at work in the guest's directory any more."""
     locks.acquire(guest.supervisor_path, "the start", timeout=START_SECONDS, what="supervisor's lock").release()
+
+
+def _clear(guest: Guest) -> None:
+    """End and undo what a start has brought about; no supervisor is at work."""
+    spawning.end_orphan(guest)
+    undo(guest.undo_path)
 
 
 class _Start:

@@ -17,6 +17,7 @@ from virtd.drivers.qemu.command import Command
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.monitor.client import MonitorClosed
 from virtd.drivers.qemu.run import confine, helpers, supervisor
+from virtd.drivers.qemu.run.ending import leave
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.state import files, locks
@@ -70,7 +71,10 @@ def supervise(
                 kept = _place(spawn)
                 lock = locks.acquire(guest.supervisor_path, "the supervisor")
                 if deadlines.readable(leash, 0):
-                    return  # the starter has died already, and may have a successor
+                    # The starter has died already. Either it has a successor, or nobody needs the directory any more,
+                    # which the lock may have made again.
+                    leave(guest)
+                    return
                 process = _spawn(guest, found, spawn, kept)
                 point("start.spawned")
                 watch = supervisor.Supervisor(guest, generation, definition, found, child=True)

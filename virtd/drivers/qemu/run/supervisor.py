@@ -23,7 +23,7 @@ from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.guest import Guest, listen
 from virtd.drivers.qemu.monitor import onlookers, qmp
 from virtd.drivers.qemu.run import perf, reactions
-from virtd.drivers.qemu.run.ending import finish
+from virtd.drivers.qemu.run.ending import finish, leave
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.state import locks, sockets
@@ -507,6 +507,8 @@ def replace(guest: Guest, generation: Generation, definition: str, log_path: str
     def take_over() -> None:
         status = guest.status()
         if status is None:
+            # It has ended. Of its directory there may be nothing but what the lock has just made again.
+            leave(guest)
             return
         if status.process is None or not status.process.alive():
             finish(guest, generation, definition, status, None)
