@@ -12,10 +12,13 @@ import pytest
 from tests.drivers.qemu.instance import Instance
 from virtd import constants as c
 from virtd import deadlines
+from virtd.conf.domain.chardev import UnixSource
 from virtd.drivers.qemu.agent import info as guestinfo
 from virtd.drivers.qemu.agent.channel import Agent
 from virtd.drivers.qemu.agent.client import AgentError
+from virtd.drivers.qemu.guest import Control
 from virtd.errors import VirtError
+from virtd.state import sockets
 
 Answers = Callable[[dict[str, object]], bytes]
 
@@ -45,6 +48,10 @@ def played(path: Path, answer: Answers) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
+def reaching(path: Path) -> Callable[[bool], socket.socket]:
+    return lambda anew: sockets.connect(str(path))
+
+
 def returning(value: object) -> bytes:
     return json.dumps({"return": value}).encode() + b"\n"
 
@@ -55,7 +62,7 @@ def test_a_conversation(tmp_path: Path) -> None:
             return b'{"error": {"class": "CommandNotFound", "desc": "no such command"}}\n'
         return returning([message["execute"], message.get("arguments")])
 
-    with played(tmp_path / "s", answer), Agent(str(tmp_path / "s"), str(tmp_path / "lock")) as agent:
+    with played(tmp_path / "s", answer), Agent(reaching(tmp_path / "s"), str(tmp_path / "lock")) as agent:
         assert agent.execute("guest-ping") == ["guest-ping", None]
         assert agent.execute("guest-x", {"a": 1}) == ["guest-x", {"a": 1}]
         with pytest.raises(AgentError, match="unable to execute QEMU agent command 'guest-nope': no such command"):
@@ -63,7 +70,7 @@ def test_a_conversation(tmp_path: Path) -> None:
 
 
 def test_an_agent_that_hangs_costs_a_bounded_time(tmp_path: Path) -> None:
-    with played(tmp_path / "s", lambda message: b""), Agent(str(tmp_path / "s"), str(tmp_path / "lock")) as agent:
+    with played(tmp_path / "s", lambda message: b""), Agent(reaching(tmp_path / "s"), str(tmp_path / "lock")) as agent:
         with pytest.raises(VirtError) as caught:
             agent.execute("guest-ping", seconds=0.05)
         assert caught.value.code == c.VIR_ERR_AGENT_UNRESPONSIVE
@@ -71,14 +78,14 @@ def test_an_agent_that_hangs_costs_a_bounded_time(tmp_path: Path) -> None:
 
 
 def test_an_agent_that_never_synchronises(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
+    path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        listener.bind(str(path))
         listener.listen()
         with pytest.raises(VirtError, match="Guest agent not available for now"):
-            Agent(path, str(tmp_path / "lock"), seconds=0.05)
+            Agent(reaching(path), str(tmp_path / "lock"), seconds=0.05)
         with deadlines.limit(0.05), pytest.raises(deadlines.DeadlineExceeded):
-            Agent(path, str(tmp_path / "lock"))  # too little time: the call is to be done again with more
+            Agent(reaching(path), str(tmp_path / "lock"))  # too little time: the call is to be done again with more
 
 
 def test_guest_info(tmp_path: Path) -> None:
@@ -104,7 +111,7 @@ def test_guest_info(tmp_path: Path) -> None:
             return b'{"error": {"class": "CommandNotFound", "desc": "no such command"}}\n'
         return returning(said[name])
 
-    with played(tmp_path / "s", answer), Agent(str(tmp_path / "s"), str(tmp_path / "lock")) as agent:
+    with played(tmp_path / "s", answer), Agent(reaching(tmp_path / "s"), str(tmp_path / "lock")) as agent:
         found = {param.field: param.value.value for param in guestinfo.gather(agent, 0, [])}
         assert found == {
             "os.id": "debian",
@@ -165,3 +172,33 @@ def test_guests_without_an_agent() -> None:
                 assert caught.value.code == code
     finally:
         instance.close()
+
+
+def test_a_channel_stays_open_between_conversations() -> None:
+    """The guest's agent sleeps for a while whenever the host's end is closed."""
+    instance = Instance()
+    try:
+        channel = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+        domain = instance.driver.domain_create_xml(instance.xml(devices=channel), 0)
+        guest = instance.driver.guest(instance.driver.guests.find(domain))
+        source = instance.driver.live(instance.driver.guests.find(domain)).channels[0].source
+        assert isinstance(source, UnixSource)
+        assert source.path is not None
+        inodes = []
+        for anew in (False, False, True, False):
+            with Control(guest) as control, control.channel(source.path, anew=anew) as connection:
+                inodes.append(os.fstat(connection.fileno()).st_ino)
+        assert inodes[0] == inodes[1] != inodes[2] == inodes[3]
+        with Control(guest) as control, pytest.raises(VirtError, match="cannot connect to the guest agent's channel"):
+            control.channel(f"{instance.root}/none", anew=False)
+    finally:
+        instance.close()
+
+
+def test_a_channel_that_was_closed_meanwhile(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with played(tmp_path / "s", lambda message: returning("pong")):
+        new = reaching(tmp_path / "s")
+        with Agent(lambda anew: new(anew) if anew else ours, str(tmp_path / "lock")) as agent:
+            assert agent.execute("guest-ping") == "pong"

@@ -281,16 +281,42 @@ class Control:
         """
         self._ask({"do": "destroy", "reason": reason, "graceful": graceful})
 
+    def channel(self, path: str, *, anew: bool) -> socket.socket:
+        """The connection with a channel of the guest that the supervisor keeps, or makes now.
+
+        A program in the guest notices when the host's end of its channel is closed, and looks only every tenth of a
+        second whether it is open again. So it stays open.
+
+        Args:
+            path: the channel's socket.
+            anew: the one that is kept has turned out to be closed.
+
+        Raises:
+            VirtError: VIR_ERR_SYSTEM_ERROR, nobody listens there.
+        """
+        import socket
+
+        descriptors: list[int] = []
+        self._ask({"do": "channel", "path": path, "anew": anew}, descriptors)
+        (descriptor,) = descriptors
+        return socket.socket(fileno=descriptor)
+
     def _late(self) -> deadlines.DeadlineExceeded:
         return deadlines.DeadlineExceeded(f"the supervisor of guest '{self._guest.name}' does not answer")
 
-    def _ask(self, message: dict[str, object]) -> shape.Table:
+    def _ask(self, message: dict[str, object], descriptors: list[int] | None = None) -> shape.Table:
         name = self._guest.name
         try:
             self._socket.settimeout(deadlines.remaining(CHANGE_SECONDS))
             self._socket.sendall(json.dumps(message).encode() + b"\n")
             while b"\n" not in self._rest:
-                chunk = self._socket.recv(65536)
+                if descriptors is None:
+                    chunk = self._socket.recv(65536)
+                else:
+                    from socket import recv_fds
+
+                    chunk, passed, _, _ = recv_fds(self._socket, 65536, 1)
+                    descriptors += passed
                 if not chunk:
                     raise ConnectionResetError
                 self._rest += chunk

@@ -1,6 +1,7 @@
 """Where a guest's agent is, and when it may be asked."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from virtd.conf.domain.chardev import Channel, UnixSource
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.agent.client import SYNC_SECONDS, AgentClient
 from virtd.drivers.qemu.changes import Changes
+from virtd.drivers.qemu.guest import Control
 from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.monitor import ask
 from virtd.errors import VirtError, unsupported_flags
@@ -73,7 +75,13 @@ class AgentUser(Changes):
         self._check_connected(entry, found)
         patience = self._patience(entry)
         seconds = SYNC_SECONDS if patience is None else min(SYNC_SECONDS, patience)
-        with Agent(found.source.path, f"{self.guest(entry).directory}/agent.lock", seconds, patience) as agent:
+        guest, path = self.guest(entry), found.source.path
+
+        def connect(anew: bool) -> socket.socket:
+            with Control(guest) as control:
+                return control.channel(path, anew=anew)
+
+        with Agent(connect, f"{guest.directory}/agent.lock", seconds, patience) as agent:
             yield agent
 
     def domain_agent_set_response_timeout(self, domain: Domain, timeout: int, flags: int) -> int:

@@ -9,15 +9,17 @@ This module knows no domain beyond the name that its errors give.
 import json
 import os
 import select
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Self
 
 from virtd import constants as c
 from virtd import deadlines
 from virtd.drivers.qemu import shape
 from virtd.errors import VirtError
-from virtd.state import locks, sockets
+from virtd.state import locks
 
 SYNC_SECONDS = 5.0  # how long the agent may take to say that it is there, as in libvirt
 COMMAND_SECONDS = 25.0  # … to answer a command
@@ -47,11 +49,19 @@ class AgentError(VirtError):
         self.agent_class = agent_class
 
 
+class _ClosedError(VirtError):
+    """The other end of the channel's connection is closed."""
+
+    def __init__(self) -> None:
+        text = "QEMU guest agent is not connected"
+        super().__init__(c.VIR_ERR_AGENT_UNRESPONSIVE, text, domain=c.VIR_FROM_QEMU)
+
+
 class AgentClient:
     """A conversation with the agent of one guest.
 
     Args:
-        path: the socket of the agent's channel.
+        connect: makes the connection with the agent's channel; it is told whether the last one was closed already.
         lock_path: what makes sure that nobody else talks to the agent at the same time.
         seconds: how long the agent may take to say that it is there.
         patience: how long it may take to answer a command; None: as long as such a command may take.
@@ -61,7 +71,13 @@ class AgentClient:
         DeadlineExceeded: the call has too little time.
     """
 
-    def __init__(self, path: str, lock_path: str, seconds: float = SYNC_SECONDS, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        connect: Callable[[bool], socket.socket],
+        lock_path: str,
+        seconds: float = SYNC_SECONDS,
+        patience: float | None = None,
+    ) -> None:
         self._patience = patience
         self._hurried = deadlines.remaining(60.0) < _HURRIED
         self._buffer = bytearray()
@@ -69,18 +85,17 @@ class AgentClient:
             self._lock = locks.acquire(lock_path, "a guest agent call", what="lock of the guest agent")
         except VirtError:
             raise self._late("Guest agent not available for now") from None
-        try:
-            self._socket = sockets.connect(path, timeout=deadlines.remaining(seconds))
-        except OSError as error:
-            self._lock.release()
-            raise _unresponsive(
-                f"cannot connect to the guest agent's channel: {os.strerror(error.errno or 0)}"
-            ) from None
-        try:
-            self._synchronise(seconds)
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as undo:
+            undo.callback(self._lock.release)
+            self._socket = undo.enter_context(connect(False))
+            try:
+                self._synchronise(seconds)
+            except _ClosedError:
+                # It was kept from an earlier conversation, and QEMU has let go of it since.
+                self._buffer.clear()
+                self._socket = undo.enter_context(connect(True))
+                self._synchronise(seconds)
+            self._undo = undo.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -90,8 +105,7 @@ class AgentClient:
 
     def close(self) -> None:
         """End the conversation."""
-        self._socket.close()
-        self._lock.release()
+        self._undo.close()
 
     def execute(
         self, command: str, arguments: Mapping[str, object] | None = None, seconds: float | None = None
@@ -159,7 +173,7 @@ class AgentClient:
             except BlockingIOError:
                 self._wait(select.POLLOUT, end, "Guest agent not available for now")
             except OSError:
-                raise _unresponsive("QEMU guest agent is not connected") from None
+                raise _ClosedError from None
 
     def _line(self, end: float, late: str) -> shape.Table:
         """The next message that is one; what comes before a delimiter, and what is no JSON, is from earlier calls."""
@@ -184,7 +198,7 @@ class AgentClient:
         except OSError:
             data = b""
         if not data:
-            raise _unresponsive("QEMU guest agent is not connected")
+            raise _ClosedError
         self._buffer += data
 
     def _wait(self, events: int, end: float, late: str) -> None:

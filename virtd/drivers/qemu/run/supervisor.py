@@ -26,7 +26,7 @@ from virtd.drivers.qemu.run import perf, reactions
 from virtd.drivers.qemu.run.ending import finish, leave
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
-from virtd.state import locks, sockets
+from virtd.state import files, locks, sockets
 from virtd.state.commit import Generation
 from virtd.state.faults import point
 from virtd.state.process import Process, detach, log, stat_fields
@@ -68,6 +68,7 @@ class Supervisor:
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._clients: dict[int, _Client] = {}
         self._events: socket.socket | None = None
+        self._channels: dict[str, socket.socket] = {}  # connections that are kept for those who ask, by path
         self._output = bytearray()
         self._reader = qmp.Reader(guest.name)
         self._untold: list[reactions.Told] = []  # events that are not in the journal yet
@@ -388,6 +389,9 @@ class Supervisor:
         elif what == "counted":
             self._answer(client, {"ok": True, "counters": self._counters.read()})
             return
+        elif what == "channel":
+            self._lend(client, shape.text(request, "path"), anew=shape.truth(request, "anew"))
+            return
         elif what == "sync":
             client.awaits_seen = shape.number(request, "seen")
             self._answer_synced()
@@ -415,6 +419,17 @@ class Supervisor:
         else:
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"unknown request '{what}'")
         self._reply(client)
+
+    def _lend(self, client: "_Client", path: str, *, anew: bool) -> None:
+        """Give a connection with a channel, which stays open here; two do not use it at once: they hold a lock."""
+        if anew and path in self._channels:
+            self._channels.pop(path).close()
+        if path not in self._channels:
+            try:
+                self._channels[path] = sockets.connect(path, timeout=0.1)
+            except OSError as error:
+                raise files.os_error(error, "cannot connect to the guest agent's channel") from None
+        socket.send_fds(client.socket, [b'{"ok": true}\n'], [self._channels[path].fileno()], socket.MSG_DONTWAIT)
 
     def count_again(self) -> None:
         """Keep the counters that another supervisor has kept, from 0 on."""
