@@ -112,11 +112,11 @@ class UsbAddress(Address, kind="usb"):
     port = attr("@port")
     device = attr("@device", UINT)
 
-    def loaded(self, el: Element, view: View) -> None:
+    @classmethod
+    def entered(cls, el: Element) -> None:
         """Check the path of port numbers."""
-        if self.port is None:
-            return
-        parts = self.port.split(".")
+        port = el.get("port")
+        parts = port.split(".") if port is not None else ["1"]
         if len(parts) > 4 or not all(p.isascii() and p.isdigit() and 0 < int(p) < 1 << 31 for p in parts):
             raise internal_error("Cannot parse <address> 'port' attribute", domain=c.VIR_FROM_DEVICE)
 
@@ -196,6 +196,9 @@ class Info(Model):
         self.loadparm = self.loadparm.upper() if self.loadparm is not None else None
         if self.alias is not None and not view.live and not _user_alias(self.alias):
             self.alias = None
+        if self.rom_enabled is False and (self.rom_bar is not None or self.rom_file is not None):
+            text = "ROM tuning is not supported when ROM is disabled"
+            raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_DOMAIN)
 
     @property
     def shown_alias(self) -> str:

@@ -62,7 +62,7 @@ def fill_memory(domain: Domain) -> None:
     total = sum(cell.memory or 0 for cell in cells)
     if total:
         domain.memory = total + plugged
-    elif not domain.memory:
+    elif not domain.memory or domain.memory == plugged:
         raise xml_error("Memory size must be specified via <memory> or in the <numa> configuration")
     if not domain.current_memory or domain.current_memory > (domain.memory or 0):
         domain.current_memory = domain.memory

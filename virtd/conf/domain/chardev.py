@@ -4,6 +4,7 @@ The kinds of CharSource are libvirt's character device types.
 """
 
 from socket import AF_INET6, inet_aton, inet_ntoa, inet_ntop, inet_pton
+from typing import ClassVar
 
 from virtd import constants as c
 from virtd.conf.domain.base import Device, DeviceSeclabel, Reconnect, real_labels
@@ -73,29 +74,28 @@ class CharSource(
 
     log_file = attr("log/@file")
     log_append = attr("log/@append", ON_OFF)
+    ends: ClassVar[int] = 1
+    """How many <source> elements there can be."""
+
+    @classmethod
+    def entered(cls, el: Element) -> None:
+        """Nothing is said more often than there are ends."""
+        check_sources(el, cls.ends)
 
 
-class OneSource(CharSource):
-    """A back end that has one end."""
-
-    def loaded(self, el: Element, view: View) -> None:
-        """It may be said once where it is."""
-        check_sources(el, 1)
-
-
-class NullSource(OneSource, kind="null"):
+class NullSource(CharSource, kind="null"):
     """Nothing."""
 
 
-class VcSource(OneSource, kind="vc"):
+class VcSource(CharSource, kind="vc"):
     """A console in QEMU's own display."""
 
 
-class StdioSource(OneSource, kind="stdio"):
+class StdioSource(CharSource, kind="stdio"):
     """Standard input and output."""
 
 
-class PtySource(OneSource, kind="pty"):
+class PtySource(CharSource, kind="pty"):
     """A pseudo terminal; its path is known when the guest runs."""
 
     path = attr("source/@path", live=True)
@@ -110,7 +110,6 @@ class FileSource(CharSource, kind="file"):
 
     def loaded(self, el: Element, view: View) -> None:
         """One file, and labels that say something."""
-        check_sources(el, 1)
         self.seclabels = real_labels(self.seclabels, view)
 
 
@@ -122,7 +121,6 @@ class PathSource(CharSource, kind="dev"):
 
     def loaded(self, el: Element, view: View) -> None:
         """One device, and labels that say something."""
-        check_sources(el, 1)
         self.seclabels = real_labels(self.seclabels, view)
 
 
@@ -140,7 +138,6 @@ class UnixSource(CharSource, kind="unix"):
 
     def loaded(self, el: Element, view: View) -> None:
         """A connection is made, unless it is said to be waited for."""
-        check_sources(el, 1)
         self.seclabels = real_labels(self.seclabels, view)
         if self.path is not None:
             self.mode = self.mode or "connect"
@@ -162,7 +159,6 @@ class TcpSource(CharSource, kind="tcp"):
     def loaded(self, el: Element, view: View) -> None:
         """A connection is made, unless it is said to be waited for."""
         self.mode = self.mode or "connect"
-        check_sources(el, 1)
         check_reconnect(self.reconnect, self.mode)
 
 
@@ -170,10 +166,10 @@ class UdpSource(CharSource, kind="udp"):
     """UDP datagrams: where they are bound, where they go."""
 
     sources = subs("source", SocketSource)
+    ends = 2
 
     def loaded(self, el: Element, view: View) -> None:
         """Where to send to is said first, where to receive is written first."""
-        check_sources(el, 2)
         for source in self.sources:
             source.mode = source.mode or "connect"
         self.sources.sort(key=lambda source: source.mode != "bind")
@@ -184,31 +180,31 @@ class UdpSource(CharSource, kind="udp"):
         return any(source.mode == "connect" and source.service is not None for source in self.sources)
 
 
-class SpiceVmcSource(OneSource, kind="spicevmc"):
+class SpiceVmcSource(CharSource, kind="spicevmc"):
     """A channel of a SPICE client."""
 
 
-class SpicePortSource(OneSource, kind="spiceport"):
+class SpicePortSource(CharSource, kind="spiceport"):
     """A named port of SPICE."""
 
     channel = attr("source/@channel")
 
 
-class NmdmSource(OneSource, kind="nmdm"):
+class NmdmSource(CharSource, kind="nmdm"):
     """A pair of null modem devices."""
 
     master = attr("source/@master")
     slave = attr("source/@slave")
 
 
-class QemuVdagentSource(OneSource, kind="qemu-vdagent"):
+class QemuVdagentSource(CharSource, kind="qemu-vdagent"):
     """QEMU's own counterpart of the SPICE agent."""
 
     clipboard = attr("source/clipboard/@copypaste", YES_NO)
     mouse = attr("source/mouse/@mode", Choice("server client"))
 
 
-class DbusSource(OneSource, kind="dbus"):
+class DbusSource(CharSource, kind="dbus"):
     """A channel on D-Bus."""
 
     channel = attr("source/@channel")
@@ -273,20 +269,29 @@ class Channel(Device):
     port = attr("target/@port", UINT)
     name = attr("target/@name")
     state = attr("target/@state", Choice("connected disconnected"), live=True)
+    reading = ("target",)
+
+    @classmethod
+    def entered(cls, el: Element) -> None:
+        """A forwarded port is at an address."""
+        target = el.find("target")
+        if target is None or target.get("type") != "guestfwd":
+            return
+        address = target.get("address")
+        if address is None:
+            raise xml_error("guestfwd channel does not define a target address")
+        try:
+            socket_address(address)
+        except ValueError:
+            text = f"Cannot parse socket address '{address}': Name or service not known"
+            raise VirtError(c.VIR_ERR_SYSTEM_ERROR, text) from None
 
     def loaded(self, el: Element, view: View) -> None:
         """A forwarded port is somewhere."""
         if self.target_type != "guestfwd":
             self.address = self.port = None
             return
-        if self.address is None:
-            raise xml_error("guestfwd channel does not define a target address")
         target = el.find("target")
         if self.port is None and target is not None:
             raise missing_attribute("port", target)
-        try:
-            self.address = socket_address(self.address)
-        except ValueError:
-            raise VirtError(
-                c.VIR_ERR_SYSTEM_ERROR, f"Cannot parse socket address '{self.address}': Name or service not known"
-            ) from None
+        self.address = socket_address(self.address or "")

@@ -429,8 +429,6 @@ class Disk(Device):
 
     def loaded(self, el: Element, view: View) -> None:
         """A disk is encrypted in one place, and has one owner's name."""
-        if self.sgio == "unfiltered":
-            raise conf_error("unfiltered sgio is no longer supported")
         if self.auth is not None and self.source is not None and self.source.auth is not None:
             raise conf_error("an <auth> definition already found for disk source")
         if self.encryption is not None and self.source is not None and self.source.encryption is not None:

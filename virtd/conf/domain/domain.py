@@ -7,32 +7,19 @@ from virtd import constants as c
 from virtd.conf.domain.chardev import Channel, Console, Parallel, Serial
 from virtd.conf.domain.controller import Controller
 from virtd.conf.domain.cpu import Cpu, Vcpu
-from virtd.conf.domain.devices import (
-    Balloon,
-    Filesystem,
-    Hub,
-    Iommu,
-    Lease,
-    MemoryDevice,
-    NvramDevice,
-    Panic,
-    RedirDevice,
-    RedirFilter,
-    Rng,
-    Shmem,
-    Smartcard,
-    Tpm,
-    Vsock,
-    Watchdog,
-)
+from virtd.conf.domain.devices import Balloon, Hub, Iommu, Lease, NvramDevice, Panic, Rng, Shmem, Vsock, Watchdog
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.display import Audio, Graphics, Input, Sound, Video
 from virtd.conf.domain.errors import internal_error, xml_error
 from virtd.conf.domain.features import Clock, Features
+from virtd.conf.domain.filesystem import Filesystem
 from virtd.conf.domain.hostdev import Hostdev
 from virtd.conf.domain.interface import Interface
 from virtd.conf.domain.memory import BlkioTune, CpuTune, IothreadDef, MemoryBacking, MemoryTune, NumaTune
+from virtd.conf.domain.memorydevice import MemoryDevice
 from virtd.conf.domain.os import IdRange, Os, PerfEvent, Pm, Resource, Seclabel, Sysinfo
+from virtd.conf.domain.redirect import RedirDevice, RedirFilter, Smartcard
+from virtd.conf.domain.tpm import Tpm
 from virtd.conf.xml.model import NAMESPACES, Element, Model, View, attr, part, raw, sub, subs
 from virtd.conf.xml.types import CPUSET, INT, KIB, LONG, ON_OFF, TEXT, UINT, ULONG, UUID, YES_NO, Choice, Integer, Type
 from virtd.errors import VirtError
@@ -47,6 +34,26 @@ CRASH_ACTIONS = Choice("destroy restart rename-restart preserve coredump-destroy
 
 
 UINT_HEX = Integer(0, (1 << 32) - 1, base=16, template="0x%04x")
+
+
+PARTS = (
+    "name uuid genid title description seclabel maxMemory memory currentMemory memoryBacking blkiotune memtune vcpu "
+    "vcpus iothreads defaultiothread iothreadids cputune cpu numatune resource features on_poweroff on_reboot on_crash "
+    "on_lockfailure pm perf clock os devices idmap sysinfo keywrap launchSecurity metadata"
+)
+DEVICES = (
+    "emulator disk controller lease filesystem interface smartcard parallel serial console channel input graphics "
+    "sound audio video hostdev watchdog memballoon rng tpm nvram hub redirdev redirfilter panic shmem memory iommu "
+    "vsock"
+)
+"""Both in the order in which libvirt reads them."""
+
+LISTS_OF_TWINS = {
+    "os": ("boot",),
+    "cputune": ("vcpupin", "iothreadpin", "vcpusched", "iothreadsched", "emulatorpin", "cachetune", "memorytune"),
+    "cpu/numa": ("cell",),
+}
+"""Where libvirt looks for all of a kind, in whichever element of the name they are."""
 
 
 class KeyWrap(Model):
@@ -275,6 +282,18 @@ class Domain(Model):
     qemu_del = subs("qemu:capabilities/qemu:del", QemuCapability)
     qemu_overrides = subs("qemu:override/qemu:device", QemuOverride)
     qemu_deprecation = attr("qemu:deprecation/@behavior")
+
+    reading = (*PARTS.split(), *(f"devices/{name}" for name in DEVICES.split()))
+
+    @classmethod
+    def entered(cls, el: Element) -> None:
+        """Of an element that stands twice the first counts, but lists in it are all read as one."""
+        for path, kinds in LISTS_OF_TWINS.items():
+            twins = el.findall(path)
+            for other in twins[1:]:
+                for child in list(other):
+                    if child.tag in kinds:
+                        twins[0].append(child)
 
     def loaded(self, el: Element, view: View) -> None:
         """An empty <genid> asks for one to be made."""

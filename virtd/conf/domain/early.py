@@ -1,7 +1,7 @@
 """What libvirt refuses while it still reads a definition, or before it gives addresses."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 
 from virtd import constants as c
 from virtd.conf.domain import resctrl
@@ -12,6 +12,7 @@ from virtd.conf.domain.charvalidate import check_consoles, check_isa_serials
 from virtd.conf.domain.check.disks import iothread_ids, sources
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.errors import conf_error, detail_error, internal_error, xml_error
+from virtd.conf.domain.memory import EmulatorPin, IothreadPin, VcpuPin
 from virtd.conf.domain.os import FwCfgs, Smbios
 from virtd.conf.xml.types import UUID
 
@@ -174,22 +175,55 @@ def check_firmware_blobs(domain: Domain) -> None:
                 raise xml_error("Firmware entry must have either value or 'file' attribute")
 
 
-def check_iothreads(domain: Domain) -> None:
-    """What is said of an I/O thread is said of one that exists."""
+def check_threads(domain: Domain) -> None:
+    """What is said of a thread is said once, and of one that exists."""
     known = iothread_ids(domain)
-    if domain.cputune is None:
+    tune = domain.cputune
+    if tune is None:
         return
-    for vcpus in domain.cputune.vcpuscheds:
-        for number in sorted(vcpus.vcpus or ()):
-            if number >= (domain.vcpu or 1):
-                raise conf_error(f"vCPU '{number}' is not present in domain definition")
-    for pin in domain.cputune.iothreadpins:
+    pins: set[int | None] = set()
+    check_cpusets("vcpupin", tune.vcpupins)
+    check_cpusets("emulatorpin", [tune.emulatorpin] if tune.emulatorpin is not None else [])
+    for pin in tune.iothreadpins:
         if pin.iothread not in known:
             raise conf_error(f"Cannot find 'iothread' : {pin.iothread}")
-    for sched in domain.cputune.iothreadscheds:
-        for number in sorted(sched.iothreads or ()):
-            if number not in known:
-                raise conf_error(f"Cannot find 'iothread' : {number}")
+        if pin.iothread in pins:
+            raise internal_error(f"duplicate iothreadpin for same iothread '{pin.iothread}'")
+        pins.add(pin.iothread)
+    check_cpusets("iothreadpin", tune.iothreadpins)
+    vcpus = range(domain.vcpu or 1)
+    check_scheds("vcpusched", "vcpus", [one.vcpus for one in tune.vcpuscheds], vcpus)
+    check_scheds("iothreadsched", "iothreads", [one.iothreads for one in tune.iothreadscheds], known)
+
+
+def check_cpusets(kind: str, pins: Sequence[VcpuPin | EmulatorPin | IothreadPin]) -> None:
+    """Who is pinned is pinned somewhere.
+
+    Raises:
+        VirtError: VIR_ERR_INTERNAL_ERROR.
+    """
+    if any(pin.cpuset is None for pin in pins):
+        raise internal_error(f"missing cpuset for {kind}")
+
+
+def check_scheds(kind: str, name: str, scheds: list[frozenset[int] | None], known: Container[int]) -> None:
+    """A thread is scheduled in one way.
+
+    Raises:
+        VirtError: of libvirt's codes.
+    """
+    seen: set[int] = set()
+    for numbers in scheds:
+        if numbers is None:
+            raise xml_error(f"Missing attribute '{name}' in element '{kind}'")
+        missing = next((number for number in sorted(numbers) if number not in known), None)
+        if missing is not None and name == "vcpus":
+            raise conf_error(f"vCPU '{missing}' is not present in domain definition")
+        if missing is not None:
+            raise conf_error(f"Cannot find 'iothread' : {missing}")
+        if seen & numbers:
+            raise detail_error(f"'{kind}' attributes '{name}' must not overlap")
+        seen |= numbers
 
 
 def check_partitions(domain: Domain) -> None:
@@ -270,7 +304,7 @@ def check_spice_channels(domain: Domain) -> None:
 CHECKS: tuple[Callable[[Domain], None], ...] = (
     check_spice_channels,
     check_seclabels,
-    check_iothreads,
+    check_threads,
     check_partitions,
     check_device_labels,
     check_isa_serials,

@@ -341,6 +341,14 @@ class Interface(Device):
     driver_virtio: VirtioOptions | None = None
     """What was said of virtio, be it a virtio card or not."""
 
+    @classmethod
+    def entered(cls, el: Element) -> None:
+        """Only a network shares its bandwidth out by classes."""
+        bandwidth = el.find("bandwidth")
+        if bandwidth is not None and bandwidth.get("classID") is not None and el.get("type") != "network":
+            text = "classID attribute not supported on <bandwidth> in this usage context"
+            raise VirtError(c.VIR_ERR_XML_DETAIL, text)
+
     def loaded(self, el: Element, view: View) -> None:
         """What the type says of other values."""
         if self.model is not None and not MODEL_NAME.fullmatch(self.model):
@@ -363,10 +371,6 @@ class Interface(Device):
         if backend is not None and backend.get("type") is not None:
             text = f"Invalid value for attribute 'type' in element 'backend': '{backend.get('type')}'."
             raise xml_error(text, domain=c.VIR_FROM_XML)
-        bandwidth = el.find("bandwidth")
-        if bandwidth is not None and bandwidth.get("classID") is not None and self.type != "network":
-            text = "classID attribute not supported on <bandwidth> in this usage context"
-            raise VirtError(c.VIR_ERR_XML_DETAIL, text)
         if self.virtualport is not None:
             if self.type not in ("network", "bridge", "direct", "hostdev"):
                 text = f"<virtualport> element unsupported for <interface type='{self.type}'>"

@@ -1,7 +1,7 @@
 """How the guest's memory, CPUs and I/O are laid out on the host: backing, limits, pinning, NUMA policy."""
 
 from virtd import constants as c
-from virtd.conf.domain.errors import conf_error, detail_error, internal_error, xml_error
+from virtd.conf.domain.errors import conf_error, detail_error, xml_error
 from virtd.conf.domain.resctrl import CacheTune, MemTune
 from virtd.conf.xml.model import Element, Model, View, attr, flag, missing_attribute, sub, subs
 from virtd.conf.xml.types import BITMAP, CPUSET, INT, KIB, LONG, NODESET, POSITIVE, UINT, ULONG, Choice, Type
@@ -213,33 +213,9 @@ class CpuTune(Model):
 
     def loaded(self, el: Element, view: View) -> None:
         """The kernel's bounds, and what is said once."""
-        if len(el.findall("emulatorpin")) > 1:
-            raise xml_error("only one emulatorpin is supported")
-        if len(el.findall("emulatorsched")) > 1:
-            raise xml_error("only one emulatorsched is supported")
-        pinned = [pin.iothread for pin in self.iothreadpins]
-        for number in pinned:
-            if pinned.count(number) > 1:
-                raise internal_error(f"duplicate iothreadpin for same iothread '{number}'")
-        pins: list[tuple[str, frozenset[int] | None]] = [("vcpupin", pin.cpuset) for pin in self.vcpupins]
-        pins += [("iothreadpin", pin.cpuset) for pin in self.iothreadpins]
-        pins += [("emulatorpin", pin.cpuset) for pin in (self.emulatorpin,) if pin is not None]
-        for kind, cpuset in pins:
-            if cpuset is None:
-                raise internal_error(f"missing cpuset for {kind}")
-        for kind, field, scheds in (
-            ("vcpusched", "vcpus", [one.vcpus for one in self.vcpuscheds]),
-            ("iothreadsched", "iothreads", [one.iothreads for one in self.iothreadscheds]),
-        ):
-            seen: set[int] = set()
-            for numbers in scheds:
-                if numbers is None:
-                    text = f"Missing attribute '{field}' in element '{kind}'"
-                    raise xml_error(text)
-                if seen & numbers:
-                    text = f"'{kind}' attributes '{field}' must not overlap"
-                    raise detail_error(text)
-                seen |= numbers
+        for name in ("emulatorpin", "emulatorsched"):
+            if len(el.findall(name)) > 1:
+                raise xml_error(f"only one {name} is supported")
 
 
 class NumaMemory(Model):

@@ -86,6 +86,8 @@ class Model:
     by: ClassVar[str | None] = None
     kind: ClassVar[str] = ""
     kinds: ClassVar[dict[str, type[Any]]] = {}
+    reading: ClassVar[tuple[str, ...]] = ()
+    """Children in the order in which libvirt reads them: of several faults the first that is read is told."""
     _default_kind: ClassVar[str | None] = None
     _bad_kind: ClassVar[Error | None] = None
     _no_kind: ClassVar[Error | None] = None
@@ -194,12 +196,19 @@ class Model:
         obj = cls()
         if cls.by is not None and cls.by.startswith("@"):
             obj.__dict__["kind"] = el.get(cls.by[1:], cls.kind or cls._default_kind)
+        cls.entered(el)
         plan = cls.plan()
         plan.read_attributes(el, obj, view)
         if plan.by_tag or plan.refused:
             plan.read_children(el, obj, view)
+        if plan.inlined:
+            plan.read_inlined(el, obj, view)
         obj.loaded(el, view)
         return obj
+
+    @classmethod
+    def entered(cls, el: Element) -> None:
+        """Called before an element is read: for what libvirt looks at first."""
 
     def loaded(self, el: Element, view: View) -> None:
         """Called after an element was read: for what a declaration cannot say."""
@@ -220,6 +229,7 @@ class Model:
                 plan.add_attribute(cls.by[1:], kind, read=False)
             for field in cls.fields.values():
                 plan.place(field)
+            plan.order(cls.reading)
         return cast("Node", plan)
 
 

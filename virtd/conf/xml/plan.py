@@ -3,6 +3,7 @@
 The tree knows paths and order; what a value is, is known by its declaration, and what an element means, by its model.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from virtd import constants as c
@@ -34,6 +35,7 @@ class Node:
         "content",
         "flag",
         "inlined",
+        "rank",
         "refused",
         "required",
         "tag",
@@ -51,6 +53,7 @@ class Node:
         self.content: list[Field | Node] = []
         self.inlined: list[Nested] = []
         self.required: list[Scalar] = []
+        self.rank: dict[str, int] = {}
 
     def place(self, field: Field) -> None:
         """Put a declaration where its path says."""
@@ -84,6 +87,15 @@ class Node:
         if read:
             self.by_attribute[name] = field
 
+    def order(self, paths: Iterable[str]) -> None:
+        """Have children read in this order, those that are not named last, and not as they stand in the document."""
+        for path in paths:
+            way, _, last = path.rpartition("/")
+            node = self
+            for tag in way.split("/") if way else ():
+                node = node.child(tag)
+            node.rank[expanded(last)] = len(node.rank)
+
     def child(self, tag: str) -> "Node":
         """The node of a child element, made if it is not there yet."""
         key = expanded(tag)
@@ -102,6 +114,8 @@ class Node:
         self.read_attributes(el, obj, view)
         if self.by_tag or self.refused:
             self.read_children(el, obj, view)
+        if self.inlined:
+            self.read_inlined(el, obj, view)
 
     def read_attributes(self, el: Element, obj: "Model", view: View) -> None:
         """Read what stands in the element itself."""
@@ -124,16 +138,23 @@ class Node:
                 if isinstance(scalar.required, tuple):
                     raise VirtError(*scalar.required, domain=c.VIR_FROM_DOMAIN)
                 raise missing_attribute(scalar.path.rpartition("@")[2], el)
+
+    def read_inlined(self, el: Element, obj: "Model", view: View) -> None:
+        """Read the models that share the element with this one. What devices have in common comes last in libvirt."""
         for nested in self.inlined:
             model = nested.variant(obj, el)
             if model is not None:
-                values[nested.name] = model.read(el, view)
+                obj.__dict__[nested.name] = model.read(el, view)
 
     def read_children(self, el: Element, obj: "Model", view: View) -> None:
         """Read the element's children. A model may contain itself, so this takes as few frames as it can."""
         values = obj.__dict__
         seen: set[str] = set()
-        for child in el.iterchildren("*"):
+        children: Iterable[Element] = el.iterchildren("*")
+        if self.rank:
+            rank, last = self.rank, len(self.rank)
+            children = sorted(children, key=lambda child: rank.get(child.tag, last))
+        for child in children:
             tag = child.tag
             item = self.by_tag.get(tag)
             if item is None:

@@ -46,10 +46,6 @@ COMMON: Rules = (
         lambda x, d: d.info.address is not None and d.info.address.kind == "unassigned" and not isinstance(d, Hostdev),
         "address of type 'unassigned' is supported only for hostdevs",
     ),
-    Rule(
-        lambda x, d: d.info.rom_enabled is False and (d.info.rom_bar is not None or d.info.rom_file is not None),
-        "ROM tuning is not supported when ROM is disabled",
-    ),
 )
 """What libvirt itself asks of every device."""
 

@@ -12,6 +12,7 @@ from virtd.conf.domain.disk import (
     NvmeSource,
     SourceBase,
     VhostUserSource,
+    VolumeSource,
 )
 from virtd.conf.domain.domain import Domain
 from virtd.conf.domain.errors import conf_error, qemu_error, xml_error
@@ -146,7 +147,10 @@ def check_chain(x: Context, disk: Disk) -> None:
 def check_target(x: Context, disk: Disk) -> None:
     """A disk is somewhere in the guest."""
     if disk.target is None:
-        raise VirtError(c.VIR_ERR_NO_TARGET, disk.source_name, domain=c.VIR_FROM_DOMAIN)
+        name = disk.source_name
+        if isinstance(disk.source, VolumeSource):
+            name = f"pool = '{disk.source.pool}', volume = '{disk.source.volume}'"
+        raise VirtError(c.VIR_ERR_NO_TARGET, name, domain=c.VIR_FROM_DOMAIN)
 
 
 def check_source(x: Context, disk: Disk) -> None:
@@ -162,6 +166,7 @@ def printable(text: str | None) -> bool:
 
 COMMON: Rules = (
     check_target,
+    Rule(lambda x, d: d.sgio == "unfiltered", "unfiltered sgio is no longer supported"),
     check_lun,
     Rule(
         lambda x, d: d.device != "lun" and d.source is not None and d.source.reservations is not None,

@@ -2,8 +2,8 @@
 
 from virtd.conf.domain.base import DimmAddress
 from virtd.conf.domain.check.rules import DETAIL, XML, Context, Rule, Rules
-from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.errors import detail_error, qemu_error
+from virtd.conf.domain.memorydevice import MemoryDevice
 
 MIN_BLOCK = 2048
 """The smallest block that virtio-mem gives and takes: a huge page of x86, KiB."""

@@ -5,16 +5,11 @@ from typing import Any
 from virtd.conf.domain.base import CcidAddress
 from virtd.conf.domain.check.chars import check_common_source, check_qemu_source
 from virtd.conf.domain.check.rules import Context, Rule, Rules
-from virtd.conf.domain.devices import (
-    EgdBackend,
-    EmulatorTpm,
-    ExternalTpm,
-    Filesystem,
-    Iommu,
-    PassthroughSmartcard,
-    PassthroughTpm,
-)
+from virtd.conf.domain.devices import EgdBackend, Iommu
 from virtd.conf.domain.errors import conf_error, qemu_error, xml_error
+from virtd.conf.domain.filesystem import Filesystem
+from virtd.conf.domain.redirect import PassthroughSmartcard
+from virtd.conf.domain.tpm import EmulatorTpm, ExternalTpm, PassthroughTpm
 
 MIN_CID = 3
 
@@ -58,7 +53,10 @@ QEMU_FILESYSTEM: Rules = (
     ),
     Rule(lambda x, d: driver_of(d) == "virtiofs" and d.model is not None, "virtiofs does not support model"),
     Rule(lambda x, d: driver_of(d) == "virtiofs" and d.driver.format is not None, "virtiofs does not support format"),
-    Rule(lambda x, d: driver_of(d) == "virtiofs" and d.multidevs is not None, "virtiofs does not support multidevs"),
+    Rule(
+        lambda x, d: driver_of(d) == "virtiofs" and d.multidevs not in (None, "default"),
+        "virtiofs does not support multidevs",
+    ),
     Rule(lambda x, d: driver_of(d) == "virtiofs" and not x.shared_memory, "'virtiofs' requires shared memory"),
 )
 

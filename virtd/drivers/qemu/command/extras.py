@@ -6,21 +6,10 @@ import os
 import struct
 
 from virtd.conf.domain.base import IsaAddress
-from virtd.conf.domain.devices import (
-    BuiltinBackend,
-    EgdBackend,
-    EmulatorTpm,
-    ExternalTpm,
-    Filesystem,
-    PassthroughTpm,
-    RandomBackend,
-    Rng,
-    Shmem,
-    Tpm,
-    Vsock,
-    Watchdog,
-)
+from virtd.conf.domain.devices import BuiltinBackend, EgdBackend, RandomBackend, Rng, Shmem, Vsock, Watchdog
 from virtd.conf.domain.domain import Sev
+from virtd.conf.domain.filesystem import Filesystem
+from virtd.conf.domain.tpm import EmulatorTpm, ExternalTpm, PassthroughTpm, Tpm
 from virtd.drivers.qemu.command import virtio
 from virtd.drivers.qemu.command.address import place
 from virtd.drivers.qemu.command.backends import add_backend
@@ -361,7 +350,7 @@ def add_filesystem(line: Line, filesystem: Filesystem) -> None:
         "fsdev",
         "local",
         security_model=_9P_SECURITY[filesystem.accessmode],
-        multidevs=filesystem.multidevs,
+        multidevs=filesystem.multidevs if filesystem.multidevs != "default" else None,
         fmode=_octal(filesystem.fmode),
         dmode=_octal(filesystem.dmode),
         writeout=driver.wrpolicy if driver is not None else None,

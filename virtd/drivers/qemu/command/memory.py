@@ -5,8 +5,8 @@ import resource
 
 from virtd.conf.domain.base import Info
 from virtd.conf.domain.cpu import Cell, Cpu, Numa
-from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.memory import MemoryBacking, NumaTune
+from virtd.conf.domain.memorydevice import MemoryDevice
 from virtd.conf.xml.types import format_ranges
 from virtd.drivers.qemu.command.address import place
 from virtd.drivers.qemu.command.line import Line, Properties, alias, internal, join, unsupported

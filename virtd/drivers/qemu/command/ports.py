@@ -2,7 +2,7 @@
 
 from virtd.conf.domain.base import IsaAddress, VirtioSerialAddress
 from virtd.conf.domain.chardev import Channel, Console, Parallel, Serial, SpiceVmcSource
-from virtd.conf.domain.devices import (
+from virtd.conf.domain.redirect import (
     CertificateSmartcard,
     HostSmartcard,
     PassthroughSmartcard,

@@ -14,10 +14,10 @@ from virtd.conf.domain import assign_aliases
 from virtd.conf.domain.base import Device, DriveAddress, PciAddress, UsbAddress
 from virtd.conf.domain.basics import is_i440fx
 from virtd.conf.domain.controller import Controller
-from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.hostdev import Hostdev, MdevSource, PciSource, UsbSource
 from virtd.conf.domain.interface import Interface
+from virtd.conf.domain.memorydevice import MemoryDevice
 from virtd.conf.domain.parse import finish
 from virtd.conf.host import Host
 from virtd.conf.xml.document import parse_document

@@ -6,10 +6,10 @@ from typing import Any
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.base import Device
-from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.display import Graphics, SpiceGraphics, VncGraphics
 from virtd.conf.domain.interface import Interface
+from virtd.conf.domain.memorydevice import MemoryDevice
 from virtd.conf.domain.parse import finish
 from virtd.drivers.qemu.changes import Changes, Told
 from virtd.drivers.qemu.command import display

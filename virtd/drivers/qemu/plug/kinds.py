@@ -11,25 +11,15 @@ from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.base import Device
 from virtd.conf.domain.chardev import Channel, Console, Parallel, Serial
 from virtd.conf.domain.controller import Controller
-from virtd.conf.domain.devices import (
-    Balloon,
-    Filesystem,
-    Hub,
-    Iommu,
-    MemoryDevice,
-    Panic,
-    RedirDevice,
-    Rng,
-    Shmem,
-    Smartcard,
-    Tpm,
-    Vsock,
-    Watchdog,
-)
+from virtd.conf.domain.devices import Balloon, Hub, Iommu, Panic, Rng, Shmem, Vsock, Watchdog
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.display import Audio, Graphics, Input, Sound, Video
+from virtd.conf.domain.filesystem import Filesystem
 from virtd.conf.domain.hostdev import Hostdev
 from virtd.conf.domain.interface import Interface
+from virtd.conf.domain.memorydevice import MemoryDevice
+from virtd.conf.domain.redirect import RedirDevice, Smartcard
+from virtd.conf.domain.tpm import Tpm
 from virtd.drivers.qemu.command import controllers, disks, display, extras, hostdevs, memory, net, ports, storage
 from virtd.drivers.qemu.command.line import Line
 

@@ -10,9 +10,10 @@ from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.base import DriveAddress
 from virtd.conf.domain.chardev import Console
 from virtd.conf.domain.controller import Controller
-from virtd.conf.domain.devices import Filesystem, Vsock, Watchdog
+from virtd.conf.domain.devices import Vsock, Watchdog
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.display import Input
+from virtd.conf.domain.filesystem import Filesystem
 from virtd.conf.domain.hostdev import Hostdev
 from virtd.conf.domain.interface import Interface
 from virtd.drivers.qemu.command import storage

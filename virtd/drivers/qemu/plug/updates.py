@@ -8,10 +8,10 @@ from typing import Any
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain.devices import MemoryDevice
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.display import AddressListen, Graphics, ServerGraphics, SocketListen
 from virtd.conf.domain.interface import BridgeSource, DirectSource, Interface, InterfaceDriver, InterfaceSource
+from virtd.conf.domain.memorydevice import MemoryDevice
 from virtd.drivers.qemu.plug.config import Wanted, find, unsupported
 from virtd.drivers.qemu.plug.kinds import KINDS, devices
 from virtd.drivers.qemu.plug.rules import check_source

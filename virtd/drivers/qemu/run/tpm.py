@@ -11,7 +11,7 @@ import socket
 from virtd import constants as c
 from virtd import deadlines
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain.devices import EmulatorTpm
+from virtd.conf.domain.tpm import EmulatorTpm
 from virtd.drivers.qemu.run import confine
 from virtd.drivers.qemu.run.helpers import Helper, program
 from virtd.errors import VirtError

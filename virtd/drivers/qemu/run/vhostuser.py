@@ -5,9 +5,9 @@ import socket
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain.devices import Filesystem, Virtiofsd
 from virtd.conf.domain.disk import Disk
 from virtd.conf.domain.display import DbusGraphics, Video
+from virtd.conf.domain.filesystem import Filesystem, Virtiofsd
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.run import confine, helpers
 from virtd.drivers.qemu.run.helpers import Helper
