@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,14 +71,7 @@ def test_location_on_the_default_network(
 ) -> None:
     need_program("virt-install")
     tools = Tools(on_network, on_network.uri)
-    tree = tools.files / "tree"
-    (tree / "images").mkdir(parents=True)
-    shutil.copy(linux_guest.kernel, tree / "images/vmlinuz")
-    shutil.copy(linux_guest.initrd, tree / "images/initrd.img")
-    (tree / ".treeinfo").write_text(
-        "[general]\nfamily = Fedora\nversion = 38\narch = x86_64\nname = Fedora-38\n"
-        "[images-x86_64]\nkernel = images/vmlinuz\ninitrd = images/initrd.img\n"
-    )
+    tree = tools.tree(linux_guest.kernel, linux_guest.initrd)
     arguments = linux_guest.command_line("virtd.net=dhcp", "virtd.quiet")
     options = ["--location", str(tree), "--extra-args", arguments, "--disk", "size=0.01", "--memory", "256"]
     guest = tools.install("net1", *options, "--network", "network=default", osinfo="linux2022")
@@ -211,29 +203,47 @@ def session(user: User, need_program: Callable[[str], str]) -> Iterator[Tools]: 
     def run(*command: str) -> str:
         return user.instance.run(*user.become, *command, env=user.environment, seconds=120).stdout
 
-    made = Tools(user.instance, "qemu:///session", run)
+    environment = {**user.environment, "HOME": str(user.home)}
+    made = Tools(user.instance, "qemu:///session", run, environment=environment, become=user.become, default=False)
     yield made
     for name in made.running():
         made.virsh("destroy", name)
 
 
-def test_session(session: Tools) -> None:
-    guest = session.install(
-        "mine",
-        "--import",
-        "--disk",
-        session.disk("mine"),
-        "--disk",
-        "size=0.01",
-        "--network",
-        "user",
-        osinfo="linux2022",
-    )
+def test_session(session: Tools, need_program: Callable[[str], str]) -> None:
+    """A new user: virt-install makes the default pool, where distributions have it."""
+    data = session.files / "user-data"
+    data.write_text("#cloud-config\nhostname: mine\n")
+    disks = ["--import", "--disk", session.disk("mine"), "--disk", "size=0.01", "--cloud-init", f"user-data={data}"]
+    guest = session.install("mine", *disks, "--network", "user", osinfo="linux2022")
     guest.wait()
     assert session.running() == session.defined() == ["mine"]
-    assert os.listdir(session.pool) == ["mine.qcow2"]
+    images = session.home / ".local/share/libvirt/images"
+    assert f"<path>{images}</path>" in session.virsh("pool-dumpxml", "default")
+    assert "default" in session.virsh("pool-list", "--autostart", "--name").split()
+    assert "mine.qcow2" in os.listdir(images)
+    drives = session.xml("mine").findall("devices/disk[@device='cdrom']/source")
+    assert [Path(one.attrib["file"]).name.endswith("cloudinit.iso") for one in drives] == [True]
+    assert session.xml("mine", "--inactive").find("devices/disk[@device='cdrom']/source") is None
     session.virsh("destroy", "mine")
     session("virt-clone", "--original", "mine", "--name", "yours", "--auto-clone")
     session("virt-xml", "yours", "--edit", "--serial", f"path={session.files}/yours.serial")
     session.virsh("start", "yours")
     assert session.running() == ["yours"]
+
+
+def test_session_from_a_disc_and_a_tree(session: Tools, linux_guest: Linux, need_program: Callable[[str], str]) -> None:
+    need_program("xorriso")
+    disc = session.disc("cd")
+    session.install("cd1", "--cdrom", str(disc), "--disk", "size=0.01").wait()
+    assert str(disc) in session.virsh("domblklist", "cd1")
+    tree = session.tree(linux_guest.kernel, linux_guest.initrd)
+    # Whatever the guest does when it is left, it is not started again.
+    arguments = ["--extra-args", "console=ttyS0", "--memory", "256", "--destroy-on-exit", "--noreboot"]
+    with session.console("tree1", "--location", str(tree), "--disk", "none", *arguments) as console:
+        console.until(b"Linux version", 120)
+        assert sorted(session.running()) == ["cd1", "tree1"]
+        console.type(ESCAPE)
+        console.until_end()
+    wait_off(session.instance, "tree1")
+    assert session.running() == ["cd1"]

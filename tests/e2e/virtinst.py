@@ -6,8 +6,9 @@ they make lie in a pool called 'default' there.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -26,9 +27,20 @@ class Tools:
         instance: a running virtd.
         uri: how the tools reach it.
         run: runs a command and returns what it wrote to standard output; without it the instance does.
+        environment: of a command on a terminal, and what comes before it.
+        default: define the pool; without it virt-install has to.
     """
 
-    def __init__(self, instance: Instance, uri: str, run: Callable[..., str] | None = None) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        uri: str,
+        run: Callable[..., str] | None = None,
+        *,
+        environment: dict[str, str] | None = None,
+        become: Sequence[str] = (),
+        default: bool = True,
+    ) -> None:
         self.instance = instance
         self.uri = uri
         self.home = instance.root / "home"
@@ -39,8 +51,11 @@ class Tools:
             # Whoever QEMU runs as reads and writes here.
             directory.chmod(0o777)
         self._run = run or self._run_here
-        self.virsh("pool-define-as", "default", "dir", "--target", str(self.pool))
-        self.virsh("pool-start", "default")
+        self._environment = {**instance.environment, "HOME": str(self.home), **(environment or {})}
+        self._become = become
+        if default:
+            self.virsh("pool-define-as", "default", "dir", "--target", str(self.pool))
+            self.virsh("pool-start", "default")
 
     def _run_here(self, *command: str) -> str:
         return self.instance.run(*command, env={"HOME": str(self.home)}, seconds=120).stdout
@@ -69,8 +84,8 @@ class Tools:
 
     def console(self, name: str, *options: str) -> Console:
         """virt-install of a guest whose console is shown, on a terminal."""
-        command = ["virt-install", "--connect", self.uri, *self.options(name, *options)]
-        return Console(command, env={**self.instance.environment, "HOME": str(self.home)})
+        command = [*self._become, "virt-install", "--connect", self.uri, *self.options(name, *options)]
+        return Console(command, env=self._environment)
 
     def disk(self, name: str, then: str = "serve") -> str:
         """A disk that boots, as --disk takes it."""
@@ -86,6 +101,18 @@ class Tools:
         command = ["xorriso", "-as", "mkisofs", "-quiet", "-o", path, "-b", "boot.img", "-no-emul-boot", content]
         subprocess.run([*command, "-boot-load-size", "4"], check=True, capture_output=True)
         return path
+
+    def tree(self, kernel: Path, initrd: Path) -> Path:
+        """A directory that looks like what a distribution is installed from, as --location takes it."""
+        tree = self.files / "tree"
+        (tree / "images").mkdir(parents=True)
+        shutil.copy(kernel, tree / "images/vmlinuz")
+        shutil.copy(initrd, tree / "images/initrd.img")
+        (tree / ".treeinfo").write_text(
+            "[general]\nfamily = Fedora\nversion = 38\narch = x86_64\nname = Fedora-38\n"
+            "[images-x86_64]\nkernel = images/vmlinuz\ninitrd = images/initrd.img\n"
+        )
+        return tree
 
     def xml(self, name: str, *options: str) -> ElementTree.Element:
         """A guest's XML."""

@@ -175,7 +175,8 @@ class StorageBase(Service):
         change.event("storage", event, pool=[name, uuid], args=list(arguments))
 
     def refreshed(self, entry: Entry) -> None:
-        """Tell that what a pool holds has changed."""
+        """Tell that what a pool holds has changed, and has been looked at."""
+        self.pools.unread.refreshed(entry.uuid)
         with self.generation.commit() as change:
             self.tell(change, entry.name, entry.uuid, "refresh")
 

@@ -161,7 +161,6 @@ class PoolChange(StorageBase):
         with self.pools.changing(entry, "virStoragePoolRefresh"):
             config = self.answering(self.pools.find(pool))
             self.pools.backend(config).refresh()
-            self.pools.unread.refreshed(entry.uuid)
             self.refreshed(entry)
 
     # Helpers
