@@ -180,6 +180,9 @@ def test_names_of_cpu_models(shared: Capabilities) -> None:
     assert names[:2] == ["486", "pentium"]
     assert {"EPYC", "Haswell", "kvm64"} <= set(names)
     assert shared.cpu_model_names("aarch64") == []
+    assert shared.cpu_model_names("ppc64le")[:2] == ["POWER6", "POWER7"]
+    with pytest.raises(VirtError, match="'riscv64' architecture is not supported by CPU driver"):
+        shared.cpu_model_names("riscv64")
     with pytest.raises(VirtError, match="cannot find architecture foo"):
         shared.cpu_model_names("foo")
 

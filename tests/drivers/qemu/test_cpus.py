@@ -193,6 +193,22 @@ def test_procedures(instance: Instance) -> None:
     assert caught.value.message == "xmlCPUs in virConnectBaselineCPU must not be NULL"
 
 
+@pytest.mark.parametrize("mode", ["host-model", "host-passthrough", "maximum"])
+def test_a_cpu_that_is_asked_about_keeps_its_model(instance: Instance, mode: str) -> None:
+    """In a domain's definition most modes have no model; here libvirt compares with it."""
+    given = f"<cpu mode='{mode}'><model>qemu64</model><feature name='3dnow'/></cpu>"
+    found = instance.driver.connect_baseline_hypervisor_cpu(None, None, None, "qemu", [given], 0)
+    assert "<model fallback='forbid'>qemu64</model>" in found
+    unknown = given.replace("qemu64", "nosuch")
+    with pytest.raises(VirtError, match="Unknown CPU model nosuch"):
+        instance.driver.connect_compare_hypervisor_cpu(None, None, None, "qemu", unknown, 0)
+
+
+def test_a_document_is_a_cpu_before_it_is_held_against_the_schema(instance: Instance) -> None:
+    with pytest.raises(VirtError, match="XML does not contain expected 'cpu' element"):
+        instance.driver.connect_compare_cpu("<host><cpu/></host>", c.VIR_CONNECT_COMPARE_CPU_VALIDATE_XML)
+
+
 def test_flags_are_checked(instance: Instance) -> None:
     driver = instance.driver
     for call in (

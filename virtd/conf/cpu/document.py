@@ -10,7 +10,7 @@ from virtd import constants as c
 from virtd.conf.domain import basics
 from virtd.conf.domain.cpu import Cpu, CpuFeature, cpu_error
 from virtd.conf.xml.document import parse_document
-from virtd.conf.xml.model import View, local_name, write_document
+from virtd.conf.xml.model import Element, View, local_name, write_document
 from virtd.errors import VirtError
 
 
@@ -20,11 +20,23 @@ class CpuDefinition:
 
     arch: str | None = None  # as written; None for that of the host
     guest: bool = False
-    model: str | None = None  # None for a guest's CPU whose mode is not custom
+    model: str | None = None  # None for a guest's CPU that names none
     fallback: str | None = None
     vendor: str | None = None
     strict: bool = False  # a guest that must not see more than it asks for
     policies: dict[str, str] = field(default_factory=dict)  # by name of the feature
+
+
+def parse_root(xml: str) -> Element:
+    """The element of a document.
+
+    Raises:
+        VirtError: with libvirt's code for what is wrong.
+    """
+    root = parse_document(xml, "CPU_definition", domain=c.VIR_FROM_CPU)
+    if local_name(root) != "cpu":
+        raise cpu_error("XML does not contain expected 'cpu' element")
+    return root
 
 
 def parse_cpu(xml: str, *, host: bool) -> CpuDefinition:
@@ -37,9 +49,7 @@ def parse_cpu(xml: str, *, host: bool) -> CpuDefinition:
     Raises:
         VirtError: with libvirt's code for what is wrong.
     """
-    root = parse_document(xml, "CPU_definition", domain=c.VIR_FROM_CPU)
-    if local_name(root) != "cpu":
-        raise cpu_error("XML does not contain expected 'cpu' element")
+    root = parse_root(xml)
     arch = root.findtext("arch")
     guest = not host and root.find("arch") is None
     if not guest:
@@ -62,6 +72,8 @@ def parse_cpu(xml: str, *, host: bool) -> CpuDefinition:
             error.domain = c.VIR_FROM_CPU
         raise
     found = of_guest(cpu)
+    # A domain's CPU has no model of its own in some modes; one that is asked about keeps what it names.
+    found.model = found.model or root.findtext("model") or None
     found.arch, found.guest = arch, guest
     return found
 

@@ -16,6 +16,20 @@ _POWER_VENDORS = {
 }
 
 
+def models(arch: str) -> list[str]:
+    """All models of an architecture that is not x86 (virConnectGetCPUModelNames).
+
+    Raises:
+        VirtError: VIR_ERR_NO_SUPPORT, nothing can be said of this architecture.
+    """
+    if arch in _POWER:
+        return list(_POWER_VENDORS)
+    if arch in _ARM + _S390:
+        return []
+    text = f"'{arch}' architecture is not supported by CPU driver"
+    raise VirtError(c.VIR_ERR_NO_SUPPORT, text, domain=c.VIR_FROM_CPU)
+
+
 def baseline(cpus: list[CpuDefinition]) -> CpuDefinition:
     """The CPU with all that several CPUs have in common (virConnectBaselineCPU).
 

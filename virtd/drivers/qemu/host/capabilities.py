@@ -198,9 +198,9 @@ class Capabilities:
         """virConnectGetCPUModelNames: all that libvirt knows for an architecture, whatever the emulator has."""
         if arch not in basics.ARCHES:
             raise VirtError(c.VIR_ERR_INVALID_ARG, f"cannot find architecture {arch}", domain=c.VIR_FROM_QEMU)
-        from virtd.conf.cpu import x86map  # as above
+        from virtd.conf.cpu import generic, x86, x86map  # as above
 
-        return list(x86map.models()) if arches.find(arch) is not None else []
+        return list(x86map.models()) if arch in x86.ARCHES else generic.models(arch)
 
 
 class _VirtTypes(frozenset[str]):

@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 from virtd import constants as c
 from virtd.conf.cpu import generic, x86
-from virtd.conf.cpu.document import CpuDefinition, format_cpu, parse_cpu
+from virtd.conf.cpu.document import CpuDefinition, format_cpu, parse_cpu, parse_root
 from virtd.conf.xml import schema
-from virtd.conf.xml.document import parse_document
 from virtd.drivers.qemu.driverbase import DriverBase
 from virtd.drivers.qemu.host import cpumodels, domaincaps, hostcpu
 from virtd.errors import VirtError, unsupported_flags
@@ -87,7 +86,7 @@ def _baseline(cpus: list[CpuDefinition], flags: int, compute: Callable[[], CpuDe
 
 def _compare(host: CpuDefinition, xml: str, flags: int) -> int:
     if flags & c.VIR_CONNECT_COMPARE_CPU_VALIDATE_XML:
-        schema.validate(parse_document(xml, "CPU_definition", domain=c.VIR_FROM_CPU), "cpu.rng")
+        schema.validate(parse_root(xml), "cpu.rng")
     cpu = parse_cpu(xml, host=False)
     reason = x86.incompatibility(host, cpu)
     if reason is None:

@@ -70,6 +70,10 @@ def write(
     return doc.text()
 
 
+_PC = {"i686", "x86_64"}
+"""Architectures of which an emulator of one is taken for one of the other, until the very end."""
+
+
 class Choice(NamedTuple):
     """What is asked about."""
 
@@ -102,9 +106,9 @@ def resolve(
             )
     binary = capabilities.binary(emulator)
     runs = arches.RUNS.get(binary.target, ())
-    name = arch or (runs[0] if runs else binary.target)
-    if name not in runs:
-        own = runs[0] if runs else binary.target
+    own, host = runs[0] if runs else binary.target, arches.host_arch()
+    name = arch or (host if {own, host} <= _PC else own)
+    if name not in runs and not {own, name} <= _PC:
         raise _invalid(f"architecture from emulator '{own}' doesn't match given architecture '{name}'")
     entry = arches.find(name)
     works = entry is not None and arches.host_arch() in entry.hosts and capabilities.kvm().usable
@@ -117,6 +121,8 @@ def resolve(
     found = binary.machine(machine) if machine is not None else binary.default_machine
     if found is None or found.name == "none":
         raise _invalid(f"the machine '{machine}' is not supported by emulator '{emulator}'")
+    if name not in runs:
+        raise _invalid(f"Emulator '{emulator}' does not support arch '{name}'")
     return Choice(binary, kind, found, name)
 
 
