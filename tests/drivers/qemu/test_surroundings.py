@@ -10,7 +10,11 @@ from tests.conftest import lacking
 from tests.drivers.qemu.instance import Instance
 from tests.helpers.waiting import ends
 from virtd import constants as c
+from virtd.conf.domain.disk import FileSource
+from virtd.conf.domain.parse import read_domain
 from virtd.drivers import services
+from virtd.drivers.qemu.command.storage import real
+from virtd.drivers.qemu.run import volumes
 from virtd.errors import VirtError
 from virtd.state.process import stat_fields
 
@@ -51,10 +55,40 @@ def test_a_disk_that_is_a_volume(instance: Instance) -> None:
     driver.domain_destroy(domain)
     assert os.stat(f"{instance.root}/pool/v").st_uid == owner
 
+    for more, text in (
+        (" mode='host'", "disk source mode is only valid when storage pool is of iscsi type"),
+        (" index='1' startupPolicy='optional'", ""),
+    ):
+        other = disk.replace(" volume", f"{more} volume")
+        if text:
+            with pytest.raises(VirtError, match=text):
+                driver.domain_create_xml(instance.xml(devices=other), 0)
+        else:
+            driver.domain_destroy(driver.domain_create_xml(instance.xml(devices=other), c.VIR_DOMAIN_START_PAUSED))
+
     storage.require("storage_pool_destroy", "")(pool)
     with pytest.raises(VirtError, match="no storage pool with matching name 'p'"):
         driver.domain_create_xml(instance.xml(devices=disk), 0)
     storage.close()
+
+
+def test_what_is_said_of_a_volume_besides_where_it_is_counts(instance: Instance) -> None:
+    storage = services.connect(instance.driver.context, "storage")
+    os.mkdir(f"{instance.root}/pool")
+    pool_xml = f"<pool type='dir'><name>p</name><target><path>{instance.root}/pool</path></target></pool>"
+    pool = storage.require("storage_pool_create_xml", "")(pool_xml, 0)
+    storage.require("storage_vol_create_xml", "")(pool, "<volume><name>v</name><capacity>1</capacity></volume>", 0)
+    storage.close()
+    encryption = "<encryption format='luks'><secret type='passphrase' usage='v'/></encryption>"
+    source = f"<source pool='p' volume='v' startupPolicy='optional'>{encryption}</source>"
+    disk = f"<disk type='volume' device='cdrom'>{source}<target dev='hdb' bus='ide'/></disk>"
+    guest = read_domain(instance.xml(devices=disk))
+    volumes.look_up(instance.driver.context, guest)
+    found = real(guest.disks[-1].source)  # type: ignore[arg-type]
+    assert isinstance(found, FileSource)
+    assert (found.file, found.startup_policy) == (f"{instance.root}/pool/v", "optional")
+    assert found.encryption is not None
+    assert found.encryption.secrets[0].usage == "v"
 
 
 def test_a_volume_of_a_pool_that_is_not_active(instance: Instance) -> None:

@@ -24,7 +24,9 @@ def test_pools_in_a_guest(root: Path, linux_guest: linux.Guest, need_program: Ca
     tests = Path(__file__).with_name("guest_pools.py")
     script = f"""
 cd {os.getcwd()}
-{sys.executable} -m pytest -q -p no:cacheprovider -p no:xdist --color=no --timeout=0 --basetemp=/run/t {tests}
+# Without the plugins that are not needed it starts 20 s earlier.
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+{sys.executable} -m pytest -q -p pytest_timeout -p no:cacheprovider --color=no --timeout=0 --basetemp=/run/t {tests}
 """
     status, output = host.run(script, root)
     assert status == 0, output

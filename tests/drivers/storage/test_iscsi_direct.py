@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from virtd import constants as c
+from virtd.conf.domain.disk import NetworkSource, SourceBase, VolumeSource
+from virtd.conf.domain.parse import read_domain
+from virtd.drivers.qemu.run import volumes
 from virtd.drivers.secret.driver import SecretDriver
 from virtd.drivers.storage.driver import StorageDriver
 from virtd.errors import VirtError
@@ -100,3 +103,36 @@ def test_passphrases(driver: StorageDriver, target: Target) -> None:
     with pytest.raises(VirtError, match="Authentication failure") as failure:
         driver.storage_pool_refresh(pool, 0)
     assert "another" not in failure.value.message
+
+
+def test_disks_of_guests(driver: StorageDriver, target: Target) -> None:
+    """A guest's disk that is a volume is a unit that QEMU reaches as the pool does; so far nobody is asked for it."""
+    target.administer("--op", "new", "--mode", "account", "--user", "me", "--password", "let me in now")
+    target.administer("--op", "bind", "--mode", "account", "--tid", "1", "--user", "me")
+    secrets = SecretDriver(driver.context)
+    secret = secrets.secret_define_xml("<secret><usage type='iscsi'><target>t</target></usage></secret>", 0)
+    secrets.secret_set_value(secret, b"let me in now", 0)
+    auth = "<auth type='chap' username='me'><secret usage='t'/></auth>"
+    driver.storage_pool_create_xml(definition(target.port, auth), 0)
+    found = source(driver, "unit:0:0:2")
+    assert isinstance(found, NetworkSource)
+    assert (found.protocol, found.name, found.initiator) == ("iscsi", f"{TARGET}/2", "iqn.me")
+    assert [(host.name, host.port) for host in found.hosts] == [("127.0.0.1", str(target.port))]
+    assert found.auth is not None
+    assert found.auth.secret is not None
+    assert (found.auth.username, found.auth.secret.usage) == ("me", "t")
+    with pytest.raises(VirtError, match="no storage vol with matching name 'unit:0:0:3'"):
+        source(driver, "unit:0:0:3")
+    with pytest.raises(VirtError, match="'startupPolicy' is only valid for 'file' type volume"):
+        source(driver, "unit:0:0:2", " startupPolicy='optional'")
+
+
+def source(driver: StorageDriver, name: str, more: str = "") -> SourceBase | None:
+    """What a guest's disk is that is a volume of the pool."""
+    disk = f"<disk type='volume'><source pool='p' volume='{name}'{more}/><target dev='hda'/></disk>"
+    xml = "<domain type='qemu'><name>g</name><memory>1</memory><os><type>hvm</type></os>"
+    guest = read_domain(f"{xml}<devices>{disk}</devices></domain>")
+    volumes.look_up(driver.context, guest)
+    [one] = guest.disks
+    assert isinstance(one.source, VolumeSource)
+    return one.source.found
