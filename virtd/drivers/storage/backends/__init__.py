@@ -46,7 +46,11 @@ _TOOLS = {
 
 def there() -> list[str]:
     """The types of pools that can be used on this machine: what `virsh pool-capabilities` calls supported."""
-    return [kind for kind in BACKENDS if kind not in _TOOLS or programs.installed(_TOOLS[kind][0])]
+    return [kind for kind in BACKENDS if _is_there(kind)]
+
+
+def _is_there(kind: str) -> bool:
+    return kind in BACKENDS and (kind not in _TOOLS or programs.installed(_TOOLS[kind][0]) is not None)
 
 
 def check_there(kind: str) -> None:
@@ -55,7 +59,7 @@ def check_there(kind: str) -> None:
     Raises:
         VirtError: VIR_ERR_INTERNAL_ERROR naming the tool that is missing.
     """
-    if kind in there():
+    if _is_there(kind):
         return
     text = f"missing backend for pool type {POOL_TYPES[kind].number} ({kind})"
     if kind in _TOOLS:
