@@ -70,13 +70,14 @@ def prepare(config: Config, paths: Paths, *, drivers: bool = True) -> None:
 
 
 def _prepare_drivers(config: Config, paths: Paths) -> None:
+    """Load the drivers, and rehearse. That comes last: what is made of classes later would undo what has been noted."""
     codec.warm()
     for scheme in LOCAL_SCHEMES:
         local_drivers(scheme)
-    _rehearse(config, paths)
     for scheme in LOCAL_SCHEMES:
         for driver in local_drivers(scheme) or ():
             driver.share(paths)
+    _rehearse(config, paths)
 
 
 _taken: list[object] = []  # blocks, to keep them from being used

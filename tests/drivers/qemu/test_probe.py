@@ -58,6 +58,11 @@ def test_a_real_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_ask", never)
     assert probe.probe(QEMU, str(tmp_path / "cache")) is found
     probe._known.clear()
+    # Taken over for processes that are forked later, if anything is known.
+    assert not probe.recall(QEMU, str(tmp_path / "nothing"))
+    assert probe.recall(QEMU, str(tmp_path / "cache"))
+    assert list(probe._known) == [(QEMU, "tcg")]
+    probe._known.clear()
     again = probe.probe(QEMU, str(tmp_path / "cache"))
     assert again == found
     assert again is not found

@@ -27,6 +27,8 @@ from virtd.drivers.qemu.tune.netio import NetIo
 from virtd.drivers.qemu.tune.policies import Policies
 from virtd.drivers.qemu.tune.vcpuplug import VcpuPlug
 from virtd.drivers.qemu.tune.vcpus import Vcpus
+from virtd.drivers.qemu.warm import warm
+from virtd.state.paths import Paths
 
 
 class QemuDriver(
@@ -55,3 +57,8 @@ class QemuDriver(
     Subscriptions,
 ):
     """QEMU guests of one instance. Each part adds the procedures of one subject."""
+
+    @classmethod
+    def share(cls, paths: Paths) -> None:
+        super().share(paths)
+        warm(paths)

@@ -124,6 +124,7 @@ class DriverBase(Driver):
 
     def refresh(self) -> None:
         self.guests.view()
+        self.capabilities.recall()
 
     def running(self, domain: Domain) -> tuple[Entry, Status]:
         """A guest that runs.

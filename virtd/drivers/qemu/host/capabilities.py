@@ -6,6 +6,7 @@ it are capsxml.py's and domaincaps.py's.
 
 import os
 import uuid
+from contextlib import suppress
 
 from virtd import constants as c
 from virtd.conf import host as model
@@ -39,6 +40,7 @@ class Capabilities:
         self._uuid: str | None = None
         self._written = written.Written(paths.cache)
         self._found: tuple[object, list[str]] | None = None
+        self._recalled = False
 
     @property
     def user(self) -> confine.User | None:
@@ -68,6 +70,13 @@ class Capabilities:
             VirtError: there is no such emulator, or it is none.
         """
         return probe.probe(path, self.paths.cache, accelerator=accelerator, user=self.user)
+
+    def recall(self) -> None:
+        """Take from the disk what is known of the host's own emulator, for processes that are forked later."""
+        if not self._recalled:
+            path = self.find_emulator(host_arch())
+            with suppress(VirtError):  # whoever needs it is told
+                self._recalled = path is not None and probe.recall(path, self.paths.cache)
 
     def binary_for(self, config: Domain) -> Binary:
         """The emulator that a guest is started with, with its accelerator.

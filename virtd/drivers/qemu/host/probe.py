@@ -54,8 +54,7 @@ def probe(path: str, cache: str, *, accelerator: str = "tcg", user: confine.User
     memo = _known.get((path, accelerator))
     if memo is not None and memo[0] == key:
         return memo[1]
-    stem = f"{os.path.basename(path)}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}.{accelerator}"
-    place = f"{cache}/qemu/{stem}.json"
+    place = _place(path, cache, accelerator)
     found = _recall(place, key)
     if found is None:
         with locks.held(f"{place}.lock", f"probing {path}", what=f"lock of probing {path}"):
@@ -67,6 +66,32 @@ def probe(path: str, cache: str, *, accelerator: str = "tcg", user: confine.User
                 files.replace(place, json.dumps(content).encode(), durable=False)
     _known[(path, accelerator)] = (key, found)
     return found
+
+
+def recall(path: str, cache: str) -> bool:
+    """Take what is known of a binary from the disk, without asking it; whether anything is.
+
+    Args:
+        path: the binary.
+        cache: an instance's cache directory.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR.
+    """
+    for accelerator in ("tcg", "kvm"):
+        place = _place(path, cache, accelerator)
+        if (path, accelerator) not in _known and os.path.exists(place):
+            key = _identity(path, accelerator)
+            found = _recall(place, key)
+            if found is not None:
+                _known[(path, accelerator)] = (key, found)
+    return (path, "tcg") in _known or (path, "kvm") in _known
+
+
+def _place(path: str, cache: str, accelerator: str) -> str:
+    """The file in which it is written what a binary can do."""
+    stem = f"{os.path.basename(path)}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}.{accelerator}"
+    return f"{cache}/qemu/{stem}.json"
 
 
 def _identity(path: str, accelerator: str) -> list[object]:
