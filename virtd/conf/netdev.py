@@ -121,6 +121,9 @@ class Rate(Model):
         """A limit needs an average or a guarantee."""
         if self.average is None and self.floor is None:
             raise refuse("Missing mandatory average or floor attributes", c.VIR_ERR_XML_DETAIL)
+        if self.average is None and (self.peak is not None or self.burst is not None):
+            text = "'peak' and 'burst' require 'average' attribute"
+            raise refuse(text, c.VIR_ERR_CONFIG_UNSUPPORTED)
         if el.tag == "outbound" and self.floor is not None:
             text = "'floor' attribute allowed only in <inbound> element"
             raise refuse(text, c.VIR_ERR_CONFIG_UNSUPPORTED)
@@ -136,3 +139,14 @@ class Bandwidth(Model):
     def empty(self) -> bool:
         """Whether it limits nothing; libvirt keeps a limit that is zero, but not one that is not there."""
         return self.inbound is None and self.outbound is None
+
+
+# The typed parameters that say the same: name, direction, field.
+PARAMETERS = tuple(
+    (f"{direction}.{field}", direction, field)
+    for direction, fields in (
+        ("inbound", ("average", "peak", "burst", "floor")),
+        ("outbound", ("average", "peak", "burst")),
+    )
+    for field in fields
+)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import struct
 import uuid
 from collections.abc import Callable
@@ -119,6 +120,7 @@ def test_what_a_port_inherits(service: Service) -> None:
         ("<virtualport type='openvswitch'/>", 0, "not supported for network 'n' which uses IP forwarding"),
         ("<vlan><tag id='1'/></vlan>", 0, "is requesting a vlan tag"),
         ("<bandwidth><inbound average='1' floor='1'/></bandwidth>", 0, "network 'n' has no inbound QoS set"),
+        ("<bandwidth><inbound floor='1' peak='2'/></bandwidth>", 0, "'peak' and 'burst' require 'average' attribute"),
         ("<plug type='bridge' bridge='b'/>", 0, "Port reclaim not requested but plug type is not none"),
         ("", c.VIR_NETWORK_PORT_CREATE_RECLAIM, "Port reclaim requested but plug type is none"),
         ("", 8, "unsupported flags"),
@@ -129,6 +131,82 @@ def test_refused(service: Service, more: str, flags: int, text: str) -> None:
     with pytest.raises(VirtError, match=text):
         created(service.driver, network, more, flags)
     assert service.driver.network_list_all_ports(network, 0, 0) == ([], 0)
+    service.driver.network_destroy(network)
+
+
+def classes() -> dict[str, str]:
+    """The classes of traffic at the network's bridge, each with the rate that it gets in any case."""
+    shown = run("tc", "class", "show", "dev", "vb")
+    return {words[2]: words[words.index("rate") + 1] for words in map(str.split, shown.splitlines())}
+
+
+def floor(kib: int, more: str = "") -> str:
+    return f"<bandwidth><inbound floor='{kib}'{more}/></bandwidth>"
+
+
+def test_guarantees(service: Service) -> None:
+    """What ports are guaranteed is taken from what all others share, and never more than there is."""
+    driver = service.driver
+    network = started(service, "<bridge name='vb'/><bandwidth><inbound average='1000' peak='5000'/></bandwidth>")
+    assert classes() == {"1:1": "8Mbit", "1:2": "8Mbit"}
+    first, xml = created(driver, network, floor(200, " average='300'"))
+    assert "<bandwidth classID='3'>\n    <inbound average='300' floor='200'/>" in xml
+    other = service.open()  # which finds what is guaranteed already
+    second, xml = created(other, network, floor(400))
+    assert "<bandwidth classID='4'>" in xml
+    assert classes() == {"1:1": "8Mbit", "1:2": "35200Kbit", "1:3": "1600Kbit", "1:4": "3200Kbit"}
+    text = "Cannot plug '52:54:00:aa:bb:cc' interface into 'vb' because new combined inbound floor="
+    with pytest.raises(VirtError) as failure:
+        created(driver, network, floor(4401))
+    assert failure.value.message.endswith(f"{text}5001 would overcommit peak=5000 on network 'n'")
+    assert failure.value.code == c.VIR_ERR_OPERATION_INVALID
+    assert driver.network_list_all_ports(network, 0, 0)[1] == 2
+    third, _ = created(driver, network, floor(4400))
+    assert classes()["1:2"] == "8Kbit"  # next to nothing
+    driver.network_port_delete(third, 0)
+    driver.network_port_delete(first, 0)
+    assert classes() == {"1:1": "8Mbit", "1:2": "36800Kbit", "1:4": "3200Kbit"}
+    assert "classID='3'" in created(driver, network, floor(100))[1]
+
+    def tune(**values: int) -> None:
+        params = [TypedParam(f"inbound.{k}", TypedValue(c.VIR_TYPED_PARAM_UINT, v)) for k, v in values.items()]
+        driver.network_port_set_parameters(second, params, 0)
+
+    tune(floor=500, average=500)
+    assert classes() == {"1:1": "8Mbit", "1:2": "35200Kbit", "1:3": "800Kbit", "1:4": "4Mbit"}
+    with pytest.raises(VirtError, match="floor=5100 would overcommit"):
+        tune(floor=5000)
+    assert "<inbound average='500' floor='500'/>" in driver.network_port_get_xml_desc(second, 0)
+    tune(average=500)
+    assert classes() == {"1:1": "8Mbit", "1:2": "39200Kbit", "1:3": "800Kbit"}
+    assert "classID" not in driver.network_port_get_xml_desc(second, 0)
+    other.close()
+    driver.network_destroy(network)
+
+
+def test_what_is_guaranteed_to_whom(service: Service, host: Callable[..., Host]) -> None:
+    """Packets are counted to the guest to whose MAC address they go."""
+    limits, address = "<bandwidth><inbound average='1000'/></bandwidth>", "<ip address='10.6.1.1' prefix='24'/>"
+    network = started(service, f"<bridge name='vb' stp='off' delay='0'/>{limits}{address}")
+    # Until a port forwards, the bridge sends nothing.
+    guest = host("g1", "vb")
+    guest.run("ip", "addr", "add", "10.6.1.9/24", "dev", "eth0")
+    guest.run("busybox", "ping", "-q", "-c", "1", "-W", "10", "10.6.1.1")
+    created(service.driver, network, floor(100))
+    for number, mac in ((2, "52:54:00:aa:bb:cc"), (3, "52:54:00:aa:bb:dd")):
+        run("ip", "neigh", "add", f"10.6.1.{number}", "lladdr", mac, "dev", "vb")
+
+    def sent() -> dict[str, int]:
+        words = run("tc", "-s", "class", "show", "dev", "vb").split()
+        starts = [n for n, word in enumerate(words) if word == "class"]
+        return {words[n + 2]: int(words[words.index("Sent", n) + 1]) for n in starts}
+
+    for number, whose, others in ((2, "1:3", "1:2"), (3, "1:2", "1:3")):
+        before = sent()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(bytes(1000), (f"10.6.1.{number}", 9))
+        after = sent()
+        assert after[whose] - before[whose] >= 1000 > after[others] - before[others]
     service.driver.network_destroy(network)
 
 

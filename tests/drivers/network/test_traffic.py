@@ -262,8 +262,10 @@ def test_limits(service: Service, host: Callable[..., Host]) -> None:
     """A network's limits of bandwidth are in force, and go with it."""
     limits = "<bandwidth><inbound average='100' peak='200' burst='64'/><outbound average='50' burst='20'/></bandwidth>"
     network = service.driver.network_create_xml(xml(more=limits))
-    (shown,) = run("tc", "class", "show", "dev", "vb-n").splitlines()
-    assert "rate 800Kbit ceil 1600Kbit burst 64Kb" in shown
+    whole, others = run("tc", "class", "show", "dev", "vb-n").splitlines()
+    assert "htb 1:1 root rate 800Kbit ceil 1600Kbit" in whole
+    assert "htb 1:2 parent 1:1" in others
+    assert "rate 800Kbit ceil 1600Kbit burst 64Kb" in others
     rules = run("nft", "list", "table", "netdev", "virtd_vb_2dn")
     assert "limit rate over 50 kbytes/second burst 20 kbytes drop" in rules
     # A burst of 20 KiB passes; what is far above the average is lost.

@@ -47,7 +47,7 @@ def networks(instance: Instance) -> Iterator[NetworkDriver]:
     for xml in (
         "<network><name>one</name><bridge name='vb1'/><portgroup name='slow'>"
         "<bandwidth><outbound average='20'/></bandwidth></portgroup></network>",
-        "<network><name>two</name><bridge name='vb2'/></network>",
+        "<network><name>two</name><bridge name='vb2'/><bandwidth><inbound average='500'/></bandwidth></network>",
         "<network><name>outside</name><forward mode='bridge'/><bridge name='br0'/></network>",
     ):
         driver.network_create_xml(xml)
@@ -200,6 +200,36 @@ def test_limits_of_a_card(instance: Instance, networks: NetworkDriver, domain: D
     run("nft", "flush", "ruleset")
     assert driver.reapply() == []
     assert limits()[1] == 50  # goes with the guest, as the fixture sees
+
+
+def test_guarantees_of_a_card(instance: Instance, networks: NetworkDriver, domain: Domain) -> None:
+    """What a network guarantees a card is tuned while the guest runs, goes with the card, and is never too much."""
+    driver = instance.driver
+
+    def classes() -> list[str]:
+        return re.findall(r"htb 1:([2-9]) .* rate (\S+) ", run("tc", "class", "show", "dev", "vb2"))
+
+    def tune(floor: int) -> None:
+        params = [TypedParam("inbound.floor", TypedValue(c.VIR_TYPED_PARAM_UINT, floor))]
+        driver.domain_set_interface_parameters(domain, "vnet0", params, LIVE)
+
+    with pytest.raises(VirtError, match="floor=501 would overcommit average=500 on network 'two'"):
+        driver.domain_attach_device_flags(domain, on("two", "<bandwidth><inbound floor='501'/></bandwidth>"), LIVE)
+    assert ports(networks) == {"one": 0, "two": 0, "outside": 0}
+    driver.domain_attach_device_flags(domain, on("two", "<bandwidth><inbound floor='100'/></bandwidth>"), LIVE)
+    assert classes() == [("2", "3200Kbit"), ("3", "800Kbit")]
+    assert "<bandwidth><inbound floor='100'/></bandwidth>" in shown(instance, domain)
+    tune(200)
+    assert classes() == [("2", "2400Kbit"), ("3", "1600Kbit")]
+    with pytest.raises(VirtError, match="floor=600 would overcommit"):
+        tune(600)
+    assert "<bandwidth><inbound floor='200'/></bandwidth>" in shown(instance, domain)
+    driver.domain_update_device_flags(domain, on("two", "<bandwidth><inbound floor='300'/></bandwidth>"), LIVE)
+    assert classes() == [("2", "1600Kbit"), ("3", "2400Kbit")]
+    with pytest.raises(VirtError, match="network 'one' has no inbound QoS set"):
+        driver.domain_update_device_flags(domain, on("one", "<bandwidth><inbound floor='300'/></bandwidth>"), LIVE)
+    driver.domain_update_device_flags(domain, on("one"), LIVE)
+    assert classes() == [("2", "4Mbit")]
 
 
 def test_what_fails_half_way_is_undone(instance: Instance, networks: NetworkDriver, domain: Domain) -> None:

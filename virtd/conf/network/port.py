@@ -4,7 +4,7 @@ from virtd import constants as c
 from virtd.conf.netdev import Bandwidth, VirtualPort, Vlan
 from virtd.conf.network.ip import refuse
 from virtd.conf.xml.model import Element, Model, View, attr, sub
-from virtd.conf.xml.types import MAC, UUID, YES_NO, Choice, Integer
+from virtd.conf.xml.types import MAC, UINT, UUID, YES_NO, Choice, Integer
 
 _INTERNAL = c.VIR_ERR_INTERNAL_ERROR
 _HEX4 = Integer(0, 0xFFFF, base=0, template="0x%04x")
@@ -41,6 +41,26 @@ class Plug(Model):
             raise refuse("Missing network port link device name")
 
 
+class PortBandwidth(Bandwidth):
+    """Limits of traffic, and the class of traffic that the network has made for what is guaranteed of them."""
+
+    class_id = attr("@classID", UINT)
+
+    @classmethod
+    def of(cls, limits: Bandwidth | None) -> "PortBandwidth | None":
+        """The limits of a guest, or of a group of ports, as those of a port."""
+        if limits is None:
+            return None
+        return cls(
+            inbound=limits.inbound and limits.inbound.copy(), outbound=limits.outbound and limits.outbound.copy()
+        )
+
+    @property
+    def limits(self) -> Bandwidth:
+        """The limits as a guest has them."""
+        return Bandwidth(inbound=self.inbound, outbound=self.outbound)
+
+
 class NetworkPort(Model):
     """A guest's place in a network."""
 
@@ -50,7 +70,7 @@ class NetworkPort(Model):
     group = attr("group")
     mac = attr("mac/@address", MAC, bad=(_INTERNAL, "Unable to parse MAC '%s'"))
     virtualport = sub("virtualport", VirtualPort)
-    bandwidth = sub("bandwidth", Bandwidth, keep=True)
+    bandwidth = sub("bandwidth", PortBandwidth, keep=True)
     vlan = sub("vlan", Vlan)
     isolated = attr("port/@isolated", YES_NO)
     trust_guest_rx_filters = attr("rxfilters/@trustGuest", YES_NO)
@@ -60,6 +80,11 @@ class NetworkPort(Model):
     def plug_type(self) -> str:
         """What kind of thing it is plugged into; "none" before the network has chosen."""
         return "none" if self.plug is None else self.plug.type
+
+    @property
+    def class_id(self) -> int | None:
+        """The class of traffic of what it is guaranteed; None for nothing."""
+        return None if self.bandwidth is None else self.bandwidth.class_id
 
 
 def check_port(port: NetworkPort) -> None:

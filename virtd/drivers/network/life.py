@@ -65,7 +65,7 @@ def _bring_up_bridge(running: Running, status: Status, network: Network) -> None
     links.change(bridge, up=True)
     point("network.up")
     if network.bandwidth is not None:
-        bandwidth.apply(bridge, network.bandwidth, running.undo_path)
+        bandwidth.apply(bridge, network.bandwidth, running.undo_path, shared=True)
     for route in network.routes:
         gateway = sockaddr.parse(route.gateway or "")
         assert gateway is not None

@@ -8,15 +8,15 @@ import os
 
 from virtd import constants as c
 from virtd import uuids
-from virtd.conf.netdev import Bandwidth, Rate, VirtualPort
+from virtd.conf.netdev import Rate, VirtualPort
 from virtd.conf.network import Network as Config
 from virtd.conf.network import NetworkPort as Port
 from virtd.conf.network import format_port, parse_port
 from virtd.conf.network.forward import ForwardInterface
-from virtd.conf.network.port import Plug, PlugAddress
+from virtd.conf.network.port import Plug, PlugAddress, PortBandwidth
 from virtd.conf.xml import schema
 from virtd.conf.xml.document import parse_document
-from virtd.drivers.network import portfiles
+from virtd.drivers.network import guarantees, portfiles
 from virtd.drivers.network.driverbase import NetworkBase
 from virtd.drivers.network.running import Running
 from virtd.errors import VirtError, unsupported_flags
@@ -81,7 +81,7 @@ class Ports(NetworkBase):
             if not reclaim:
                 _plug(config, port, others)
             _check(config, port)
-            self._save(running, config, port, others)
+            self._save(running, config, None, port, others)
         return NetworkPort(entry.reference, uuids.to_bytes(port.uuid))
 
     def network_port_delete(self, port: NetworkPort, flags: int) -> None:
@@ -94,8 +94,10 @@ class Ports(NetworkBase):
             config = running.live()
             with self.generation.commit() as change:
                 change.remove(running.port_path(found.uuid or ""))
+            others = portfiles.load_all(running)
+            guarantees.settle(config, found, None, others)
             if config.own_bridge and config.bridge is not None:
-                portfiles.write_mac_map(running, config.bridge, portfiles.load_all(running))
+                portfiles.write_mac_map(running, config.bridge, others)
 
     def network_port_get_parameters(self, port: NetworkPort, most: int, flags: int) -> tuple[list[TypedParam], int]:
         """virNetworkPortGetParameters: the limits of bandwidth."""
@@ -124,12 +126,14 @@ class Ports(NetworkBase):
         with self.changing(entry.uuid, entry.name, "virNetworkPortSetParameters") as running:
             self.active(port.net)
             found = self._load(running, port.uuid)
-            bandwidth = Bandwidth()
+            bandwidth = PortBandwidth()
             for prefix in ("inbound", "outbound"):
                 given = {name.partition(".")[2]: int(v) for name, v in values.items() if name.startswith(prefix)}
                 setattr(bandwidth, prefix, Rate(**given) if given.get("average") or given.get("floor") else None)
+            before = found.copy()
             found.bandwidth = bandwidth
-            self._save(running, running.live(), found, None)
+            others = [other for other in portfiles.load_all(running) if other.uuid != found.uuid]
+            self._save(running, running.live(), before, found, others)
 
     def _load(self, running: Running, uuid: bytes) -> Port:
         text = uuids.to_text(uuid)
@@ -138,21 +142,36 @@ class Ports(NetworkBase):
             raise VirtError(c.VIR_ERR_NO_NETWORK_PORT, f"Network port with UUID {text} does not exist")
         return port
 
-    def _save(self, running: Running, config: Config, port: Port, others: list[Port] | None) -> None:
-        """Write a port down; with the others, it is a new one."""
+    def _save(self, running: Running, config: Config, before: Port | None, port: Port, others: list[Port]) -> None:
+        """Write a port down, and let it have what it is guaranteed; before is None for a new one."""
+        guarantees.check(config, port, others)
+        guarantees.choose_class(port, None if before is None else before.class_id, others)
+        self._write(running, port)
+        try:
+            # After that: whoever cleans up after a process that has died here finds the port.
+            guarantees.settle(config, before, port, others)
+        except VirtError:
+            if before is not None:
+                self._write(running, before)
+            else:
+                with self.generation.commit() as change:
+                    change.remove(running.port_path(port.uuid or ""))
+            raise
+        if before is None and config.own_bridge and config.bridge is not None:
+            portfiles.write_mac_map(running, config.bridge, [*others, port])
+
+    def _write(self, running: Running, port: Port) -> None:
         content = format_port(port).encode()
         pending = files.prepare(running.port_path(port.uuid or ""), content, durable=False)
         with self.generation.commit() as change:
             change.publish(pending)
-        if others is not None and config.own_bridge and config.bridge is not None:
-            portfiles.write_mac_map(running, config.bridge, [*others, port])
 
 
 def _inherit(config: Config, port: Port) -> None:
     """Take over what a port does not say itself from its port group, or else from the network."""
     group = config.portgroup(port.group)
-    if port.bandwidth is None and group is not None and group.bandwidth is not None:
-        port.bandwidth = group.bandwidth.copy()
+    if port.bandwidth is None and group is not None:
+        port.bandwidth = PortBandwidth.of(group.bandwidth)
     for source in (group, config):
         if source is None:
             continue
@@ -219,14 +238,6 @@ def _check(config: Config, port: Port) -> None:
         text = f"an interface connecting to network '{config.name}' is requesting a vlan tag"
         text += ", but that is not supported for this type of network"
         raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
-    inbound = port.bandwidth.inbound if port.bandwidth is not None else None
-    if inbound is None or not inbound.floor:
-        return
-    if config.bandwidth is None or config.bandwidth.inbound is None:
-        text = f"Invalid use of 'floor' on interface with MAC address {port.mac}"
-        text += f" - network '{config.name}' has no inbound QoS set"
-        raise VirtError(c.VIR_ERR_OPERATION_UNSUPPORTED, text)
-    raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, "guaranteed bandwidth ('floor') is not supported by virtd")
 
 
 def _parameter(field: str, value: int) -> TypedParam:

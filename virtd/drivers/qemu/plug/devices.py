@@ -197,7 +197,7 @@ class Devices(Changes):
         elif after.isolated != before.isolated:
             interfaces.isolate(after)
         if after.bandwidth != before.bandwidth:
-            interfaces.limit(guest, after, before.bandwidth, after.bandwidth)
+            interfaces.change_limits(self.context, guest, after, before.bandwidth)
         if after.link != before.link:
             with guest.monitor() as monitor:
                 monitor.execute("set_link", {"name": after.info.alias, "up": after.link != "down"})

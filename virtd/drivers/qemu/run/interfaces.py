@@ -11,21 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtd import constants as c
-from virtd import uuids
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.interface import BridgeSource, DirectSource, Interface, NetworkSource
 from virtd.conf.netdev import Bandwidth, Vlan
-from virtd.drivers import open_connection, services
-from virtd.drivers.base import Context, Identity
+from virtd.drivers.base import Context
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.qemu.run import bridgehelper
+from virtd.drivers.qemu.run import bridgehelper, networkports
 from virtd.errors import VirtError
-from virtd.protocol.records import Network, NetworkPort
 from virtd.state import undo
-from virtd.state.paths import Paths
 
 if TYPE_CHECKING:
-    from virtd.conf.network import NetworkPort as PortModel
+    pass
 
 # The types of interfaces that are connected here; all others are QEMU's own matter.
 CONNECTED = ("network", "bridge", "ethernet", "direct")
@@ -128,8 +124,9 @@ def connect(context: Context, guest: Guest, interface: Interface) -> bool:
     source = interface.source
     if not isinstance(source, NetworkSource):
         return True
-    port = _ask_for_port(context, guest, interface, source)
-    interface.bandwidth, interface.vlan, interface.virtualport = port.bandwidth, port.vlan, port.virtualport
+    port = networkports.ask(context, guest, interface, source)
+    interface.bandwidth = port.bandwidth.limits if port.bandwidth is not None else None
+    interface.vlan, interface.virtualport = port.vlan, port.virtualport
     interface.isolated, interface.trust_guest_rx_filters = port.isolated, port.trust_guest_rx_filters
     if port.plug is None:
         return True
@@ -208,6 +205,20 @@ def limit(guest: Guest, interface: Interface, old: Bandwidth | None, new: Bandwi
         # A macvtap is the guest's end, not the host's: what goes into it is what the guest sends.
         old, new = _mirrored(old), _mirrored(new)
     bandwidth.replace(interface.target, old, new, guest.undo_path)
+
+
+def change_limits(context: Context, guest: Guest, interface: Interface, old: Bandwidth | None) -> None:
+    """Put the limits in force that a connected card has by now, as limit() does; its network is told of them first.
+
+    Raises:
+        VirtError: VIR_ERR_OPERATION_INVALID, the network cannot guarantee as much; VIR_ERR_OPERATION_FAILED.
+    """
+    networkports.limit(context, interface, interface.bandwidth)
+    try:
+        limit(guest, interface, old, interface.bandwidth)
+    except VirtError:
+        networkports.limit(context, interface, old)
+        raise
 
 
 def renew_limits(interface: Interface) -> None:
@@ -298,62 +309,6 @@ def reconnect(context: Context, guest: Guest, old: Interface, new: Interface) ->
     release(guest, left)
 
 
-def _ask_for_port(context: Context, guest: Guest, interface: Interface, source: NetworkSource) -> "PortModel":
-    """Ask the network service for a port of the network that an interface is plugged into."""
-    from virtd.conf.network import NetworkPort as Model
-    from virtd.conf.network import format_port, parse_port
-
-    source.portid = str(uuid.uuid4())
-    wanted = Model(
-        uuid=source.portid,
-        owner_name=guest.name,
-        owner_uuid=guest.uuid,
-        mac=interface.mac,
-        group=source.portgroup,
-        bandwidth=interface.bandwidth,
-        vlan=interface.vlan,
-        virtualport=interface.virtualport,
-        isolated=interface.isolated,
-        trust_guest_rx_filters=interface.trust_guest_rx_filters,
-    )
-    connection = services.connect(context, "network")
-    try:
-        network: Network = connection.require("network_lookup_by_name", "virNetworkLookupByName")(source.network)
-        undo.note(
-            guest.undo_path,
-            "port",
-            paths=list(context.paths),
-            network=uuids.to_text(network.uuid),
-            name=network.name,
-            port=source.portid,
-        )
-        port: NetworkPort = connection.require("network_port_create_xml", "virNetworkPortCreateXML")(
-            network, format_port(wanted), 0
-        )
-        return parse_port(connection.require("network_port_get_xml_desc", "virNetworkPortGetXMLDesc")(port, 0))
-    finally:
-        connection.close()
-
-
-def _release_port(table: dict[str, object]) -> None:
-    """Give a port back; one that is gone already, with its network perhaps, needs no undoing."""
-    values = table["paths"]
-    assert isinstance(values, list)
-    pid = os.getpid()
-    paths = Paths(*values)
-    context = Context(paths, Identity(os.geteuid(), os.getegid(), pid, "local"), pid)
-    network = Network(str(table["name"]), uuids.to_bytes(str(table["network"])))
-    connection = open_connection(f"network:///{paths.mode}", context)
-    try:
-        delete = connection.require("network_port_delete", "virNetworkPortDelete")
-        delete(NetworkPort(network, uuids.to_bytes(str(table["port"]))), 0)
-    except VirtError as error:
-        if error.code not in (c.VIR_ERR_NO_NETWORK, c.VIR_ERR_NO_NETWORK_PORT, c.VIR_ERR_OPERATION_INVALID):
-            raise
-    finally:
-        connection.close()
-
-
 def _of_module(kind: str, module: str) -> Callable[[dict[str, Any]], None]:
     """How a kind is undone that a module knows which says so when it is imported."""
 
@@ -364,6 +319,5 @@ def _of_module(kind: str, module: str) -> Callable[[dict[str, Any]], None]:
     return undo_it
 
 
-undo.KINDS.update(port=_release_port)
 for _kind, _module in (("macvtap", "taps"), ("limits", "bandwidth"), ("ovs-port", "openvswitch")):
     undo.KINDS.setdefault(_kind, _of_module(_kind, f"virtd.drivers.network.{_module}"))

@@ -3,7 +3,7 @@
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.interface import Interface, NetworkSource
-from virtd.conf.netdev import Bandwidth, Rate
+from virtd.conf.netdev import PARAMETERS, Bandwidth, Rate
 from virtd.drivers import services, typed
 from virtd.drivers.qemu.agent.channel import ADDRESS_TYPES, AgentUser
 from virtd.drivers.qemu.guest import Guest
@@ -13,15 +13,6 @@ from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain, DomainInterface, DomainIpAddr, Network, TypedParam
 
 _AFFECT = c.VIR_DOMAIN_AFFECT_LIVE | c.VIR_DOMAIN_AFFECT_CONFIG
-# The parameters: name, direction, field of the model.
-_LIMITS = tuple(
-    (f"{direction}.{field}", direction, field)
-    for direction, fields in (
-        ("inbound", ("average", "peak", "burst", "floor")),
-        ("outbound", ("average", "peak", "burst")),
-    )
-    for field in fields
-)
 _LIMITED = ("network", "bridge", "ethernet", "direct")
 
 
@@ -58,11 +49,11 @@ class NetIo(AgentUser):
         self.exclusive_flags(flags, "virDomainObjGetOneDefState", "flags")
         config = self.affected(self.guests.find(domain), flags)
         if wanted == 0:
-            return [], len(_LIMITS)
+            return [], len(PARAMETERS)
         limits = _require(config, device).bandwidth or Bandwidth()
         params = [
             typed.unsigned(name, getattr(getattr(limits, direction), field, None) or 0)
-            for name, direction, field in _LIMITS
+            for name, direction, field in PARAMETERS
         ]
         return typed.portion(params, wanted, flags)
 
@@ -71,7 +62,7 @@ class NetIo(AgentUser):
     ) -> None:
         """virDomainSetInterfaceParameters: of the definition, and of the device that the host has for the card."""
         unsupported_flags(flags, _AFFECT, "qemuDomainSetInterfaceParameters")
-        values = typed.take(params, {name: c.VIR_TYPED_PARAM_UINT for name, _, _ in _LIMITS})
+        values = typed.take(params, {name: c.VIR_TYPED_PARAM_UINT for name, _, _ in PARAMETERS})
         changed: list[tuple[Interface, Bandwidth | None]] = []
 
         def edit(config: Config, live: bool) -> None:
@@ -85,7 +76,7 @@ class NetIo(AgentUser):
 
         def apply(guest: Guest, config: Config) -> None:
             card, before = changed[0]
-            interfaces.limit(guest, card, before, card.bandwidth)
+            interfaces.change_limits(self.context, guest, card, before)
 
         self.change(domain, "virDomainSetInterfaceParameters", flags, edit, apply)
 
@@ -132,7 +123,7 @@ def _require(config: Config, device: str) -> Interface:
 def _limit(card: Interface, values: dict[str, int]) -> None:
     limits = Bandwidth() if card.bandwidth is None else card.bandwidth.copy()
     for direction in ("inbound", "outbound"):
-        given = {field: values[name] for name, way, field in _LIMITS if way == direction and name in values}
+        given = {field: values[name] for name, way, field in PARAMETERS if way == direction and name in values}
         if given:
             # An average of 0 takes the limit away.
             rate = Rate(**{field: value or None for field, value in given.items()})
