@@ -25,11 +25,12 @@ LIVE = """<domain type='qemu' id='3'><name>x</name><memory>1024</memory><os><typ
 <disk type='file'><source file='/a'><seclabel model='dac' labelskip='yes'/></source>
 <backingStore type='file' index='2'><format type='raw'/><source file='/b'/></backingStore><target dev='vda'/></disk>
 <interface type='user'><guest dev='a' actual='b'/></interface>
+<interface type='user'><source dev='eth0'/><backend type='passt' logFile='/l'/></interface>
 <console type='pty' tty='/dev/pts/1'><source path='/dev/pts/1'/></console>
 <channel type='pty'><target type='virtio' name='a' state='connected'/></channel>
 <memory model='virtio-mem'><target><size>1</size><block>1</block><current>1</current></target></memory>
 </devices></domain>"""
-"""What is said only of a running guest; see test_domain_live.py for what becomes of it."""
+"""What is said only of a running guest, and passt, which libvirt 9.0.0 knows but does not take from XML; see test_domain_live.py for what becomes of it."""
 
 
 def changes(xml: str, bare: str) -> list[str]:

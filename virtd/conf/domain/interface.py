@@ -162,7 +162,9 @@ class InterfaceSource(Model, by="."):
 
 
 class UserSource(InterfaceSource, kind="user null"):
-    """QEMU's own user mode network."""
+    """QEMU's own user mode network, or passt's, which may be told by which device of the host it goes out."""
+
+    dev = attr("source/@dev")
 
 
 class EthernetSource(InterfaceSource, kind="ethernet"):
@@ -329,8 +331,10 @@ class Interface(Device):
     guest_actual = attr("guest/@actual", live=True)
     model = attr("model/@type")
     driver = sub("driver", InterfaceDriver)
+    backend = attr("backend/@type", Choice("passt"))
     tap = attr("backend/@tap")
     vhost = attr("backend/@vhost")
+    log_file = attr("backend/@logFile")
     filterref = sub("filterref", FilterRef)
     sndbuf = attr("tune/sndbuf", ULONG)
     teaming = sub("teaming", Teaming)
@@ -367,10 +371,10 @@ class Interface(Device):
                 "Invalid attempt to set network interface host-side IP route and/or address info on interface of type "
                 f"'{self.type}'. This is only supported on interfaces of type 'ethernet'"
             )
-        backend = el.find("backend")
-        if backend is not None and backend.get("type") is not None:
-            text = f"Invalid value for attribute 'type' in element 'backend': '{backend.get('type')}'."
-            raise xml_error(text, domain=c.VIR_FROM_XML)
+        if self.backend == "passt" and self.type != "user":
+            raise conf_error("The 'passt' backend can only be used with interface type='user'")
+        if self.backend is None and isinstance(self.source, UserSource):
+            self.source.dev = None
         if self.virtualport is not None:
             if self.type not in ("network", "bridge", "direct", "hostdev"):
                 text = f"<virtualport> element unsupported for <interface type='{self.type}'>"

@@ -118,6 +118,10 @@ def _virtio(options: InterfaceDriver) -> Properties:
 
 
 def _user(line: Line, interface: Interface) -> Properties:
+    if interface.backend == "passt":
+        return _passt(line, interface)
+    if interface.port_forwards:
+        raise unsupported("<portForward> is not supported without <backend type='passt'/>")
     properties: Properties = {"type": "user"}
     for ip in interface.ips:
         if ip.family == "ipv6" or ":" in (ip.address or ""):
@@ -125,6 +129,14 @@ def _user(line: Line, interface: Interface) -> Properties:
         else:
             properties["net"] = f"{ip.address}/{ip.prefix}" if ip.prefix else ip.address
     return properties
+
+
+def _passt(line: Line, interface: Interface) -> Properties:
+    name = alias(interface.info)
+    address: Properties = {"type": "unix", "path": f"{line.setup.private}/{name}-passt.socket"}
+    if line.setup.live:
+        address = {"type": "fd", "str": str(line.lend(line.setup.taps[name][0]))}
+    return {"type": "stream", "addr": address, "server": False}
 
 
 def _tap(line: Line, interface: Interface) -> Properties:

@@ -27,7 +27,6 @@ REFUSED: dict[str, dict[str, str]] = {
     "Interface": {
         "backenddomain": "<backenddomain>",
         "guest_actual": "<guest> of an interface",
-        "port_forwards": "<portForward>",
     },
 }
 
@@ -102,7 +101,8 @@ INERT: dict[str, tuple[str, ...]] = {
     "VncGraphics": ("autoport",),
     "SpiceGraphics": ("autoport",),
     # Who makes the tap device sees to these; where there is none, net.py refuses them.
-    "Interface": ("trust_guest_rx_filters", "mac_type", "mac_check", "routes", "target_managed"),
+    "UserSource": ("dev",),
+    "Interface": ("log_file", "trust_guest_rx_filters", "mac_type", "mac_check", "routes", "target_managed"),
     "EthernetSource": ("routes",),
     # Their kinds are refused as a whole.
     **dict.fromkeys(("CcwAddress",), ("cssid", "ssid", "devno")),

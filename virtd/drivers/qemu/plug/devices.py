@@ -18,7 +18,7 @@ from virtd.drivers.qemu.plug import config as deviceconf
 from virtd.drivers.qemu.plug import rules, updates
 from virtd.drivers.qemu.plug.kinds import all_devices
 from virtd.drivers.qemu.plug.live import Plug, unplug
-from virtd.drivers.qemu.run import interfaces, launch, volumes
+from virtd.drivers.qemu.run import helpers, interfaces, launch, volumes
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
 
@@ -69,10 +69,11 @@ class Devices(Changes):
 
     def _plug(self, guest: Guest, config: Config, kind: str, device: Any) -> None:
         """Connect a device to what is behind it, and give it to the guest."""
-        plugged = interfaces.Plugged({}, {})
+        plugged = interfaces.nothing(self.capabilities.user)
         try:
             if isinstance(device, Interface):
                 interfaces.plug_one(self.context, guest, device, plugged)
+                helpers.start_beside(plugged.helpers, guest.undo_path, self.guests.log_path(guest.name))
             elif isinstance(device, Disk):
                 volumes.look_up(self.context, config)
             with self._plugging(guest, config, plugged) as plug:

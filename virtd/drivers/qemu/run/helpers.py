@@ -7,6 +7,7 @@ go of their socket; those that would not are written down, and ended by whoever 
 import os
 import shutil
 import signal
+import stat
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -36,8 +37,9 @@ class Helper(NamedTuple):
         descriptors: what it keeps open, under these numbers.
         user: who it runs as; None for who runs this.
         privileged: whether it keeps what root may do.
-        ready: the socket that it makes, which has to be there before QEMU is started.
-        owner: whom that socket belongs to.
+        ready: the socket that it makes, or the file that it writes its process id to, which has to be there before
+            QEMU is started.
+        owner: whom that socket is to belong to.
         bound: whether it has to be ended, as nothing that QEMU does ends it.
     """
 
@@ -56,12 +58,13 @@ class Helper(NamedTuple):
         self.descriptors.clear()
 
 
-def start(helper: Helper, undo_path: str) -> None:
-    """Start a program, as a child of this process, whose standard error is the guest's log.
+def start(helper: Helper, undo_path: str, output: int = 2) -> None:
+    """Start a program, as a child of this process.
 
     Args:
         helper: the program; its descriptors are closed here.
         undo_path: the guest's undo file.
+        output: the guest's log.
 
     Raises:
         VirtError: VIR_ERR_SYSTEM_ERROR, it cannot be run; VIR_ERR_INTERNAL_ERROR, it has ended, or does nothing.
@@ -69,12 +72,13 @@ def start(helper: Helper, undo_path: str) -> None:
     watch = None
     try:
         if helper.ready is not None:
+            files.remove(helper.ready)  # of one that was here before
             undo.note(undo_path, "file", path=helper.ready)
-            watch = inotify.Watch(os.path.dirname(helper.ready), inotify.IN_CREATE)
+            watch = inotify.Watch(os.path.dirname(helper.ready), inotify.IN_CREATE | inotify.IN_MODIFY)
         pid = confine.spawn(
             helper.argv,
             environment={"PATH": confine.PATH, "LC_ALL": "C"},
-            output=2,
+            output=output,
             fds=helper.descriptors,
             user=helper.user,
             privileged=helper.privileged,
@@ -88,6 +92,18 @@ def start(helper: Helper, undo_path: str) -> None:
         helper.close()
         if watch is not None:
             watch.close()
+
+
+def start_beside(wanted: list[Helper], undo_path: str, log_path: str) -> None:
+    """Start programs for a guest that runs already; they outlive this process. Raises as start()."""
+    if not wanted:
+        return
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        for helper in wanted:
+            start(helper, undo_path, log)
+    finally:
+        os.close(log)
 
 
 def device_program(kind: str, *, unless: str | None = None) -> tuple[str, Mapping[str, Any]]:
@@ -126,13 +142,13 @@ def program(name: str, package: str) -> str:
 
 
 def _await(helper: Helper, watch: inotify.Watch, pid: int) -> None:
-    """Wait until a program's socket is there, and give it to whom it is for."""
+    """Wait until a program is ready, and give its socket to whom it is for."""
     assert helper.ready is not None
     name = os.path.basename(helper.argv[0])
     descriptor = os.pidfd_open(pid)
     end = time.monotonic() + _READY_SECONDS
     try:
-        while not _listens(helper.ready):
+        while not _is_ready(helper.ready):
             # The name of the socket has its event, but none for the moment after that when it can be connected to.
             left = _POLL_SECONDS if os.path.exists(helper.ready) else end - time.monotonic()
             found = deadlines.any_readable((watch.fileno(), descriptor), max(left, 0))
@@ -140,7 +156,7 @@ def _await(helper: Helper, watch: inotify.Watch, pid: int) -> None:
                 text = f"'{name}' ended with {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}"
                 raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_QEMU)
             if time.monotonic() >= end:
-                raise deadlines.DeadlineExceeded(f"'{name}' did not make its socket in time", domain=c.VIR_FROM_QEMU)
+                raise deadlines.DeadlineExceeded(f"'{name}' was not ready in time", domain=c.VIR_FROM_QEMU)
             watch.clear()
     finally:
         os.close(descriptor)
@@ -148,10 +164,16 @@ def _await(helper: Helper, watch: inotify.Watch, pid: int) -> None:
         os.chown(helper.ready, helper.owner.uid, helper.owner.gid)
 
 
-def _listens(path: str) -> bool:
-    """Whether somebody listens on a socket: told without connecting to it, as many a program serves one client only."""
-    if not os.path.exists(path):
+def _is_ready(path: str) -> bool:
+    """Whether a file has content, or somebody listens on a socket; that is told without connecting to it, as many a
+    program serves one client only.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
         return False
+    if not stat.S_ISSOCK(found.st_mode):
+        return found.st_size > 0
     with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as sockets:
         # Num RefCount Protocol Flags Type St Inode Path
         fields = (line.rstrip("\n").split(maxsplit=7) for line in sockets)

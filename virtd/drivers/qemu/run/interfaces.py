@@ -16,7 +16,8 @@ from virtd.conf.domain.interface import BridgeSource, DirectSource, Interface, N
 from virtd.conf.netdev import Bandwidth, Vlan
 from virtd.drivers.base import Context
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.qemu.run import bridgehelper, networkports
+from virtd.drivers.qemu.run import bridgehelper, confine, networkports
+from virtd.drivers.qemu.run.helpers import Helper
 from virtd.errors import VirtError
 from virtd.state import undo
 
@@ -28,31 +29,48 @@ CONNECTED = ("network", "bridge", "ethernet", "direct")
 
 
 class Plugged(NamedTuple):
-    """The descriptors that QEMU gets, by the alias of the interface; they belong to the caller."""
+    """What has been made for network cards.
 
+    Attributes:
+        user: who QEMU and the programs beside it run as.
+        taps: the descriptors that QEMU gets, by the alias of the interface; they belong to the caller.
+        vhosts: the same of the kernel's own back end of virtio.
+        helpers: the programs that are to be started before QEMU has the cards.
+    """
+
+    user: confine.User | None
     taps: dict[str, list[int]]
     vhosts: dict[str, list[int]]
+    helpers: list[Helper]
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all descriptors."""
+        for helper in self.helpers:
+            helper.close()
         for descriptors in (*self.taps.values(), *self.vhosts.values()):
             for descriptor in descriptors:
                 os.close(descriptor)
             descriptors.clear()
 
 
-def plug(context: Context, guest: Guest, config: Config) -> Plugged:
+def nothing(user: confine.User | None) -> Plugged:
+    """What is there before any card is connected."""
+    return Plugged(user, {}, {}, [])
+
+
+def plug(context: Context, guest: Guest, config: Config, user: confine.User | None) -> Plugged:
     """Connect a guest's network cards; what is to be undone at its end stands in its undo file.
 
     Args:
         context: of the connection that starts the guest.
         guest: the guest's directory.
         config: its live configuration, into which names of links, bridges and ports are written.
+        user: who QEMU runs as.
 
     Raises:
         VirtError: what is missing, such as a network that is not active.
     """
-    plugged = Plugged({}, {})
+    plugged = nothing(user)
     try:
         for interface in config.interfaces:
             plug_one(context, guest, interface, plugged)
@@ -64,10 +82,16 @@ def plug(context: Context, guest: Guest, config: Config) -> Plugged:
 
 def plug_one(context: Context, guest: Guest, interface: Interface, plugged: Plugged) -> None:
     """Connect one network card, as plug() does; what is not connected here is left alone."""
-    if interface.type not in CONNECTED:
-        return
     alias, mac = interface.info.alias, interface.mac
     assert alias is not None
+    if interface.backend == "passt":
+        from virtd.drivers.qemu.run import passt
+
+        end, helper = passt.prepare(interface, guest, plugged.user)
+        plugged.taps[alias] = [end]
+        plugged.helpers.append(helper)
+    if interface.type not in CONNECTED:
+        return
     assert mac is not None
     if interface.filterref is not None:
         text = "<filterref> is not supported: there is no filter driver"

@@ -222,8 +222,9 @@ class _Start:
             monitors = [(name, confine.raised(self._bind(name))) for name in _MONITORS]
             stack.callback(_close, [descriptor for _, descriptor in monitors])
             made = self._prepare_helpers(stack)
-            plugged = interfaces.plug(driver.context, self._guest, config)
+            plugged = interfaces.plug(driver.context, self._guest, config, user)
             stack.callback(plugged.close)
+            self._helpers += plugged.helpers
             point("start.plugged")
             for descriptors in (*plugged.taps.values(), *plugged.vhosts.values()):
                 descriptors[:] = [confine.raised(descriptor) for descriptor in descriptors]
