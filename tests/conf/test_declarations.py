@@ -30,7 +30,10 @@ LIVE = """<domain type='qemu' id='3'><name>x</name><memory>1024</memory><os><typ
 <channel type='pty'><target type='virtio' name='a' state='connected'/></channel>
 <memory model='virtio-mem'><target><size>1</size><block>1</block><current>1</current></target></memory>
 </devices></domain>"""
-"""What is said only of a running guest, and passt, which libvirt 9.0.0 knows but does not take from XML; see test_domain_live.py for what becomes of it."""
+"""What is said only of a running guest, and passt, which libvirt 9.0.0 knows but does not take from XML.
+
+See test_domain_live.py for what becomes of it.
+"""
 
 
 def changes(xml: str, bare: str) -> list[str]:

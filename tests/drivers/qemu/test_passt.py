@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.network.conftest import namespace, run  # noqa: F401 - a fixture
-from tests.drivers.qemu.instance import Instance, wait_for_end
+from tests.drivers.qemu.instance import Instance
 from tests.drivers.qemu.test_helpers import beside
+from tests.helpers.waiting import ends
 from virtd import constants as c
 from virtd.drivers.base import Context, Identity
 from virtd.drivers.qemu.driver import QemuDriver
@@ -76,7 +77,7 @@ def test_it_ends_with_the_guest(instance: Instance) -> None:
     assert f"<backend type='passt' logFile='{log}'/>" in shown
     assert "<source dev='up0'/>" in shown
     instance.driver.domain_destroy(domain)
-    wait_for_end(pid)
+    ends(pid)
     assert not accepts(2022)
 
 
@@ -98,7 +99,7 @@ def test_it_comes_and_goes_with_a_card(instance: Instance, monkeypatch: pytest.M
     driver.domain_reset(domain, 0)  # the guest, which does not listen, lets go of it
     instance.events(lambda found: any(event[0] == "device_removed" for event in found))
     driver.domain_attach_device_flags(domain, card(forward(2026)), c.VIR_DOMAIN_AFFECT_LIVE)  # under the same name
-    wait_for_end(pid)
+    ends(pid)
     assert (accepts(2023), accepts(2026)) == (False, True)
     driver.domain_destroy(domain)
 
@@ -120,7 +121,7 @@ def test_of_a_session(instance: Instance) -> None:
     (pid,) = beside("passt", instance.root)
     assert accepts(2025)
     driver.domain_destroy(domain)
-    wait_for_end(pid)
+    ends(pid)
     driver.close()
 
 
