@@ -16,12 +16,13 @@ import pytest
 
 from tests.drivers.network.conftest import namespace, run  # noqa: F401 - a fixture
 from tests.drivers.qemu.instance import Instance
-from tests.helpers.waiting import ends
+from tests.helpers.waiting import ends, wait_for
 from virtd import constants as c
 from virtd.drivers.base import Context, Identity
 from virtd.drivers.network.driver import NetworkDriver
 from virtd.drivers.qemu.driver import QemuDriver
 from virtd.drivers.qemu.plug import live as plugging
+from virtd.drivers.qemu.run import launch
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain, TypedParam, TypedValue
 from virtd.state import paths
@@ -158,7 +159,7 @@ def test_a_card_is_moved(instance: Instance, networks: NetworkDriver, domain: Do
         (on("one", "<target dev='x0'/>"), "cannot modify network device tap name"),
         (on("one", "<rom bar='off'/>"), "cannot modify network device rom bar setting"),
         (on("one", "<vlan><tag id='5'/></vlan>"), f"interface {MAC} - vlan tag not supported for this connection type"),
-        (on("one", "<filterref filter='clean-traffic'/>"), "<filterref> is not supported"),
+        (on("one", "<filterref filter='clean-traffic'/>"), "failed to add new filter rules to 'vnet0'"),
         (on("one").replace(MAC, "52:54:00:00:00:99"), "no device found at address '(<null>)' matching MAC address"),
     ):
         with pytest.raises(VirtError) as caught:
@@ -241,7 +242,7 @@ def test_what_fails_half_way_is_undone(instance: Instance, networks: NetworkDriv
         (on("nope"), "no network with matching name 'nope'"),
         (card("<source bridge='nope'/>", "bridge"), "Cannot get interface MTU on 'nope': No such device"),
         (card("<source dev='nope' mode='bridge'/>", "direct"), "nope"),
-        (on("one", "<filterref filter='clean-traffic'/>"), "<filterref> is not supported"),
+        (on("one", "<filterref filter='clean-traffic'/>"), "referenced filter 'clean-traffic' is missing"),
         (
             card("<source address='1.2.3.4' port='5'/>", "mcast"),
             "hotplug of interface type of mcast is not implemented",
@@ -292,6 +293,23 @@ def test_a_killed_caller_leaves_nothing(
     driver.domain_create(domain)
 
 
+def test_a_killed_starter_leaves_nothing(
+    instance: Instance, networks: NetworkDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who starts a guest dies before there is anybody to look after it: who looks next gives its port back."""
+    driver = instance.driver
+    found = driver.domain_define_xml(instance.xml(devices=on("one")))
+    monkeypatch.setattr(launch, "build", lambda *_: os._exit(9))
+    pid = os.fork()
+    if pid == 0:
+        instance.open().domain_create(found)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert ports(networks)["one"] == 1
+    assert driver.connect_list_all_domains(0, c.VIR_CONNECT_LIST_DOMAINS_ACTIVE) == ([], 0)
+    wait_for(lambda: ports(networks)["one"] == 0, "the port's being given back")
+
+
 def test_at_the_start(instance: Instance, networks: NetworkDriver, domain: Domain) -> None:
     """What cards of a guest are that is started with them: the same as if they had come later."""
     driver = instance.driver
@@ -304,8 +322,9 @@ def test_at_the_start(instance: Instance, networks: NetworkDriver, domain: Domai
     assert "limit rate over 20 kbytes" in run("nft", "list", "ruleset")
     assert ports(networks) == {"one": 1, "two": 0, "outside": 1}
     driver.domain_destroy(other)
-    with pytest.raises(VirtError, match="<filterref> is not supported"):
+    with pytest.raises(VirtError, match="referenced filter 'clean-traffic' is missing") as caught:
         driver.domain_create_xml(instance.xml("h", devices=on("one", "<filterref filter='clean-traffic'/>")), 0)
+    assert (caught.value.code, caught.value.domain) == (c.VIR_ERR_INTERNAL_ERROR, c.VIR_FROM_NWFILTER)
     assert ports(networks) == {"one": 0, "two": 0, "outside": 0}
 
 

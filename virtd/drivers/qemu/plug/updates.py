@@ -214,8 +214,8 @@ def _check_card(old: Interface, new: Interface) -> None:
     if new.mtu != old.mtu:
         raise _unchangeable("cannot modify MTU")
     if new.filterref is not None:
-        text = "<filterref> is not supported: there is no filter driver"
-        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+        text = f"failed to add new filter rules to '{old.target}' - attempting to restore old rules"
+        raise VirtError(c.VIR_ERR_OPERATION_FAILED, text, domain=c.VIR_FROM_QEMU)
     if new.ips or new.routes:
         text = "Invalid attempt to set network interface guest-side IP route and/or address info, not supported by QEMU"
         if new.type != "user":

@@ -94,8 +94,10 @@ def plug_one(context: Context, guest: Guest, interface: Interface, plugged: Plug
         return
     assert mac is not None
     if interface.filterref is not None:
-        text = "<filterref> is not supported: there is no filter driver"
-        raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+        # Nothing here serves filters: none can be there.
+        name = interface.filterref.filter
+        text = f"referenced filter '{name}' is missing" if name else "filter binding has no filter reference"
+        raise VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_NWFILTER)
     from virtd.drivers.network import taps  # a guest with nothing but user networks does without
 
     learning = connect(context, guest, interface)

@@ -89,7 +89,10 @@ def claim(driver: "DriverBase", config: Config) -> Status:
         memory=config.current_memory or 0,
         vcpus=vcpu_count(config),
     )
-    files.replace(guest.status_path, found.encode(), durable=False)
+    pending = files.prepare(guest.status_path, found.encode(), durable=False)
+    # In a commit, so that everybody looks: if this process dies on the way, somebody has to clean up.
+    with driver.generation.commit() as change:
+        change.publish(pending)
     point("start.claimed")
     return found
 
