@@ -17,7 +17,7 @@ from virtd import deadlines
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.run import confine, described
 from virtd.errors import VirtError
-from virtd.state import inotify, undo
+from virtd.state import files, inotify, undo
 from virtd.state.process import Process
 
 DIRECTORIES = ("/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user")
