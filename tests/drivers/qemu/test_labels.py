@@ -73,6 +73,19 @@ def test_a_disk_that_is_not_labelled(instance: Instance) -> None:
     assert os.stat(f"{instance.root}/g.img").st_uid == 0
 
 
+def test_what_is_plugged_in_has_the_guests_own_label(instance: Instance) -> None:
+    label = "<seclabel type='static' model='dac' relabel='yes'><label>nobody:nogroup</label></seclabel>"
+    xml = instance.xml(more=label, devices="<controller type='usb' model='qemu-xhci'/>")
+    domain = instance.driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    image = instance.disk("plugged")
+    os.chmod(image, 0o600)
+    disk = f"<disk type='file'><driver name='qemu' type='raw'/><source file='{image}'/>"
+    instance.driver.domain_attach_device(domain, disk + "<target dev='sda' bus='usb'/></disk>")
+    assert (os.stat(image).st_uid, os.stat(image).st_gid) == (NOBODY, NOGROUP)
+    instance.driver.domain_destroy(domain)
+    assert (os.stat(image).st_uid, os.stat(image).st_gid) == (0, 0)
+
+
 def test_a_driver_that_there_is_not(instance: Instance) -> None:
     label = "<seclabel type='dynamic' model='selinux'/>"
     with pytest.raises(VirtError, match="Security driver model 'selinux' is not available") as caught:

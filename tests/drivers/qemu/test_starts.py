@@ -14,7 +14,7 @@ import pytest
 from tests.drivers.qemu.instance import Instance
 from virtd import constants as c
 from virtd.conf.domain.disk import FileSource
-from virtd.conf.domain.display import SpiceGraphics
+from virtd.conf.domain.display import SpiceGraphics, VncGraphics
 from virtd.errors import VirtError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -57,6 +57,28 @@ def test_spice_listens_on_a_port_that_was_free(instance: Instance) -> None:
 
 def test_spice_without_a_port_has_none(instance: Instance) -> None:
     assert not spice(instance, "").port
+
+
+def test_where_vnc_listens_is_shown(instance: Instance) -> None:
+    """As in libvirt: of a running guest, what was chosen; of its definition, what was said."""
+    named = instance.driver.domain_define_xml(instance.xml(devices="<graphics type='vnc'/>"))
+    domain = instance.driver.domain_create_with_flags(named, c.VIR_DOMAIN_START_PAUSED)
+    live = instance.driver.domain_get_xml_desc(domain, 0)
+    assert re.search(r"<graphics type='vnc' port='\d+' autoport='yes' listen='127.0.0.1'>", live)
+    assert "<listen type='address' address='127.0.0.1'/>" in live
+    saved = instance.driver.domain_get_xml_desc(domain, c.VIR_DOMAIN_XML_INACTIVE)
+    assert "<graphics type='vnc' port='-1' autoport='yes'>" in saved
+    assert "<listen type='address'/>" in saved
+
+
+def test_vnc_that_is_not_on_the_network_has_no_port(instance: Instance) -> None:
+    for number, listen in enumerate(("none", "socket")):
+        xml = instance.xml(f"v{number}", devices=f"<graphics type='vnc'><listen type='{listen}'/></graphics>")
+        domain = instance.driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+        entry = instance.driver.guests.find(domain)
+        (graphics,) = instance.driver.live(entry).graphics
+        assert isinstance(graphics, VncGraphics)
+        assert not graphics.port
 
 
 def test_a_secure_port_is_refused_without_tls(instance: Instance) -> None:

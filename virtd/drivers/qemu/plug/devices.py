@@ -18,7 +18,7 @@ from virtd.drivers.qemu.plug import config as deviceconf
 from virtd.drivers.qemu.plug import rules, updates
 from virtd.drivers.qemu.plug.kinds import all_devices
 from virtd.drivers.qemu.plug.live import Plug, unplug
-from virtd.drivers.qemu.run import helpers, interfaces, launch, volumes
+from virtd.drivers.qemu.run import helpers, interfaces, labels, launch, volumes
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
 
@@ -91,7 +91,7 @@ class Devices(Changes):
         if status is None:
             raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_DOMAIN)
         setup = launch.setup(self, guest, [], plugged, running=True)
-        binary, user = self.capabilities.binary_for(config), self.capabilities.user
+        binary, user = self.capabilities.binary_for(config), labels.user_of(config, self.capabilities.user)
         return Plug(config, binary, guest, status, setup, user=user, owners=self.guests.owners)
 
     def _remember(self, guest: Guest, plug: Plug) -> None:

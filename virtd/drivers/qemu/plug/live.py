@@ -22,7 +22,7 @@ from virtd.drivers.qemu.monitor.client import Monitor, QMPError
 from virtd.drivers.qemu.plug import unfinished
 from virtd.drivers.qemu.plug.kinds import KINDS
 from virtd.drivers.qemu.plug.qmpline import QmpLine, Step
-from virtd.drivers.qemu.run import access, confine, prepare
+from virtd.drivers.qemu.run import access, confine, labels, prepare
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.state import files
@@ -136,7 +136,8 @@ class Plug:
         held = access.lock(command.images)
         try:
             if self._user is not None:
-                access.open_way(command, self._user, self._owners, self._guest.directory)
+                whose = labels.whose(self._config, self._user)
+                access.open_way(command, self._user, self._owners, self._guest.directory, whose)
             self._forget_locks()  # of the medium before
             if alias is not None:
                 unfinished.note(self._guest, self._config, alias, self.names, steps)

@@ -152,6 +152,7 @@ def _check_graphics(old: Any, new: Any) -> None:
     elif isinstance(mine[0], AddressListen) and wanted[0].address not in (
         mine[0].address,
         mine[0].address or old.listen or _LOCAL,
+        None if mine[0].address == _LOCAL else mine[0].address,  # where it listens if nothing is said
     ):
         text = f"cannot change listen address setting on '{kind}' graphics"
     elif bool(automatic) != bool(old.autoport) or (not automatic and new.port != old.port):

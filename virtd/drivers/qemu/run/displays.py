@@ -56,6 +56,23 @@ def resolve(context: Context, config: Config) -> None:
                 graphics.rendernode = _render_node()
 
 
+def show_addresses(config: Config, said: Settings) -> None:
+    """Write where servers listen that are not told: a run-time value.
+
+    Args:
+        config: the live configuration.
+        said: the settings of all guests.
+    """
+    for graphics in config.graphics:
+        usual = {"vnc": said.vnc_listen, "spice": said.spice_listen}.get(graphics.kind)
+        first = graphics.listens[0] if isinstance(graphics, ServerGraphics) and graphics.listens else None
+        if usual is not None and isinstance(graphics, VncGraphics | SpiceGraphics):
+            if isinstance(first, AddressListen) and first.address is None:
+                first.address = usual
+            if isinstance(first, _TCP):
+                graphics.listen = first.address
+
+
 def show_ports(config: Config) -> None:
     """Put libvirt's own ports where some would be chosen, for a command line that nobody starts."""
     for graphics in config.graphics:
@@ -82,7 +99,7 @@ def choose_ports(guests: Guests, guest: Guest, found: Status, config: Config, sa
     Raises:
         VirtError: VIR_ERR_INTERNAL_ERROR, nothing is free; VIR_ERR_CONFIG_UNSUPPORTED, one would have to be for TLS.
     """
-    vnc = [one for one in config.graphics if isinstance(one, VncGraphics) and one.socket is None]
+    vnc = [one for one in config.graphics if isinstance(one, VncGraphics) and _on_network(one)]
     spice = [one for one in config.graphics if isinstance(one, SpiceGraphics) and _chooses(one)]
     claims = ExitStack()
     if not vnc and not spice:
@@ -111,10 +128,14 @@ def choose_ports(guests: Guests, guest: Guest, found: Status, config: Config, sa
     return claims
 
 
+def _on_network(graphics: ServerGraphics) -> bool:
+    """Whether a server is reached over TCP: not by a socket in the file system, nor by none at all."""
+    return not graphics.listens or isinstance(graphics.listens[0], _TCP)
+
+
 def _chooses(spice: SpiceGraphics) -> bool:
     """Whether ports are to be chosen for a server of SPICE, which unlike VNC's can do without."""
-    tcp = not spice.listens or isinstance(spice.listens[0], _TCP)
-    return tcp and (bool(spice.autoport) or -1 in (spice.port, spice.tls_port))
+    return _on_network(spice) and (bool(spice.autoport) or -1 in (spice.port, spice.tls_port))
 
 
 def _wanted_ports(spice: SpiceGraphics, *, tls: bool) -> tuple[bool, bool]:

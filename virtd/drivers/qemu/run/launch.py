@@ -213,7 +213,9 @@ class _Start:
         _make_private(self._guest, user)
         assign_aliases(config)
         displays.resolve(driver.context, config)
-        ports = displays.choose_ports(driver.guests, self._guest, self._found, config, driver.capabilities.settings())
+        said = driver.capabilities.settings()
+        displays.show_addresses(config, said)
+        ports = displays.choose_ports(driver.guests, self._guest, self._found, config, said)
         with ports, ExitStack() as until_the_end, ExitStack() as stack:
             until_the_end.callback(access.release, self._held)
             binary = driver.capabilities.binary_for(config)
