@@ -15,6 +15,7 @@ from virtd.drivers.qemu.metadata import Metadata
 from virtd.drivers.qemu.monitor.passthrough import Passthrough
 from virtd.drivers.qemu.plug.devices import Devices
 from virtd.drivers.qemu.properties import Properties
+from virtd.drivers.qemu.run import adoption as _adoption  # noqa: F401
 from virtd.drivers.qemu.screen.console import Console
 from virtd.drivers.qemu.screen.graphics import Graphics
 from virtd.drivers.qemu.stats.blockstats import BlockStats

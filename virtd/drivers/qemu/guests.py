@@ -291,9 +291,9 @@ class Guests(views.Collection[Entry]):
         return False
 
     def _replace_supervisor(self, guest: Guest, found: Status) -> None:
-        from virtd.drivers.qemu.run import supervisor  # which those who find all alive need not load
+        from virtd.drivers.qemu.run import adoption  # which those who find all alive need not load
 
-        supervisor.replace(guest, self.generation, self.definitions.path(found.name), self.log_path(found.name))
+        adoption.replace(guest, self.generation, self.definitions.path(found.name), self.log_path(found.name))
 
     def _sweep(self, uuid: str) -> None:
         """Remove what a guest left behind whose clean-up was cut short."""

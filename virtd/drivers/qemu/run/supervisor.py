@@ -2,20 +2,18 @@
 
 It starts QEMU, reaps it, listens on a monitor of its own, writes the status file and the journal, carries out what
 the guest's own shutdowns and resets lead to, and cleans up at the end. It holds no state but what is in the status
-file: killed, it is replaced by the next process that looks (`replace`), and the replacement takes over a QEMU which
+file: killed, it is replaced by the next process that looks (adoption.py), and the replacement takes over a QEMU which
 is not its child, by pidfd and sockets.
 
 It never blocks on QEMU: whatever it sends there it does not wait for. It takes no state change lock but the one of a
 guest that has ended, and only if that is free.
 """
 
-import json
 import os
 import select
 import signal
 import socket
 import time
-from collections.abc import Callable
 
 from virtd import constants as c
 from virtd import deadlines
@@ -23,13 +21,15 @@ from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.guest import Guest, listen
 from virtd.drivers.qemu.monitor import onlookers, qmp
 from virtd.drivers.qemu.run import perf, reactions
-from virtd.drivers.qemu.run.ending import finish, leave
+from virtd.drivers.qemu.run.callers import Caller, Callers
+from virtd.drivers.qemu.run.ending import finish
+from virtd.drivers.qemu.run.waiting import Waiting
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
-from virtd.state import files, locks, sockets
+from virtd.state import files, sockets
 from virtd.state.commit import Generation
 from virtd.state.faults import point
-from virtd.state.process import Process, detach, log, stat_fields
+from virtd.state.process import Process, log, stat_fields
 
 # How long QEMU may take to end when it is asked to: it may have to flush caches to slow storage.
 TERM_SECONDS = 10.0
@@ -63,10 +63,8 @@ class Supervisor:
         self._pid = status.process.pid
         self._qemu = os.pidfd_open(self._pid)
         self._counters = perf.Counters(self._pid)
-        self._poll = select.poll()
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self._timers: list[tuple[float, Callable[[], None]]] = []
-        self._clients: dict[int, _Client] = {}
+        self._waiting = Waiting()
+        self._callers = Callers(self._waiting, listen(guest.control_path), self._do, self._gone)
         self._events: socket.socket | None = None
         self._channels: dict[str, socket.socket] = {}  # connections that are kept for those who ask, by path
         self._output = bytearray()
@@ -75,11 +73,8 @@ class Supervisor:
         self._unwritten = False  # the status file is not yet what the status is: the disk did not take it
         self._end_reason: int | None = None
         self._ended = False
-        self._starting: tuple[_Client, int] | None = None  # who waits for the guest to run; STARTED_* detail
-        self._listener = listen(guest.control_path)
-        self._listener.setblocking(False)
-        self._watch(self._qemu, self._exited)
-        self._watch(self._listener.fileno(), self._accept)
+        self._starting: tuple[Caller, int] | None = None  # who waits for the guest to run; STARTED_* detail
+        self._waiting.watch(self._qemu, self._exited)
         self._connect()
         if status.owner is not None:
             self._follow(status.owner)
@@ -87,35 +82,17 @@ class Supervisor:
     def run(self) -> None:
         """Supervise until QEMU has ended and everything has been cleaned up."""
         while not self._ended:
-            left = max(0.0, min(self._timers)[0] - time.monotonic()) if self._timers else None
-            for descriptor, _ in self._poll.poll(None if left is None else int(left * 1000) + 1):
-                handler = self._handlers.get(descriptor)
-                if handler is not None:
-                    handler()
-            now = time.monotonic()
-            due = [action for at, action in self._timers if at <= now]
-            self._timers = [timer for timer in self._timers if timer[0] > now]
-            for action in due:
-                action()
+            self._waiting.turn()
 
     def attach(self, leash: socket.socket) -> None:
         """Serve the process that starts the guest: if it dies before the guest is published, the guest ends."""
-        client = _Client(leash, starter=True)
-        self._clients[leash.fileno()] = client
-        self._watch(leash.fileno(), lambda: self._serve(client))
+        self._callers.add(leash, starter=True)
 
-    # Waiting
-
-    def _watch(self, descriptor: int, handler: Callable[[], None], events: int = select.POLLIN) -> None:
-        self._handlers[descriptor] = handler
-        self._poll.register(descriptor, events)
-
-    def _unwatch(self, descriptor: int) -> None:
-        if self._handlers.pop(descriptor, None) is not None:
-            self._poll.unregister(descriptor)
-
-    def _after(self, seconds: float, action: Callable[[], None]) -> None:
-        self._timers.append((time.monotonic() + seconds, action))
+    def adopt(self) -> None:
+        """Begin where another supervisor has left off."""
+        self._count_again()
+        if not self._status.active:
+            self._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
 
     # QEMU's own monitor of events
 
@@ -125,12 +102,12 @@ class Supervisor:
         try:
             self._events = sockets.connect(self._guest.events_path, timeout=0.1)
         except OSError:
-            self._after(RECONNECT_SECONDS, self._connect)
+            self._waiting.after(RECONNECT_SECONDS, self._connect)
             return
         self._events.setblocking(False)
         self._reader = qmp.Reader(self._guest.name)
         self._output.clear()
-        self._watch(self._events.fileno(), self._hear)
+        self._waiting.watch(self._events.fileno(), self._hear)
         self._send("qmp_capabilities")
         # What happened while nobody listened: the answer is compared with the status.
         self._send("query-status")
@@ -153,7 +130,7 @@ class Supervisor:
             pass
         except OSError:
             self._output.clear()  # the end of the connection is seen by reading
-        self._poll.modify(self._events.fileno(), select.POLLIN | (select.POLLOUT if self._output else 0))
+        self._waiting.change(self._events.fileno(), select.POLLIN | (select.POLLOUT if self._output else 0))
 
     def _hear(self) -> None:
         if self._events is None:
@@ -167,10 +144,10 @@ class Supervisor:
         except (OSError, VirtError):
             messages = None
         if messages is None:
-            self._unwatch(self._events.fileno())
+            self._waiting.unwatch(self._events.fileno())
             self._events.close()
             self._events = None
-            self._after(RECONNECT_SECONDS, self._connect)
+            self._waiting.after(RECONNECT_SECONDS, self._connect)
             return
         for message in messages:
             if isinstance(message, qmp.Event):
@@ -185,9 +162,9 @@ class Supervisor:
             self._reconcile_channels(answer.result)
         elif answer.id == "cont" and answer.error is not None and self._starting:
             # The start has failed at its last step.
-            client, _ = self._starting
+            caller, _ = self._starting
             self._starting = None
-            self._reply(client, error=qmp.QMPError("cont", *answer.error))
+            self._callers.reply(caller, error=qmp.QMPError("cont", *answer.error))
         elif answer.error is not None:
             log(f"QEMU refused '{answer.id}': {answer.error[1]}")
 
@@ -244,7 +221,7 @@ class Supervisor:
             self._unwritten = True
             if not retried:
                 log(f"what has happened cannot be written down: {error}")
-                self._after(RETRY_SECONDS, self._retry)
+                self._waiting.after(RETRY_SECONDS, self._retry)
             return False
         self._unwritten = False
         self._untold.clear()
@@ -253,7 +230,7 @@ class Supervisor:
 
     def _retry(self) -> None:
         if self._unwritten and not self._ended and not self._commit([]):
-            self._after(RETRY_SECONDS, self._retry)
+            self._waiting.after(RETRY_SECONDS, self._retry)
         self._answer_synced()
 
     # The end
@@ -270,10 +247,10 @@ class Supervisor:
             return
 
         def gone() -> None:
-            self._unwatch(descriptor)
+            self._waiting.unwatch(descriptor)
             self._end(c.VIR_DOMAIN_SHUTOFF_DESTROYED)
 
-        self._watch(descriptor, gone)
+        self._waiting.watch(descriptor, gone)
 
     def _end(self, reason: int, *, graceful: bool = False) -> None:
         """Ask QEMU to end, and insist unless that was to be graceful; _exited() does the rest."""
@@ -283,12 +260,12 @@ class Supervisor:
             self._kill()
             return
         self._signal(signal.SIGTERM)
-        self._after(TERM_SECONDS, self._give_up if graceful else self._kill)
+        self._waiting.after(TERM_SECONDS, self._give_up if graceful else self._kill)
 
     def _kill(self) -> None:
         if not self._ended:
             self._signal(signal.SIGKILL)
-            self._after(KILL_SECONDS, lambda: self._refuse("SIGKILL"))
+            self._waiting.after(KILL_SECONDS, lambda: self._refuse("SIGKILL"))
 
     def _signal(self, number: signal.Signals) -> None:
         try:
@@ -305,9 +282,9 @@ class Supervisor:
         """Tell those who wait for QEMU's end that it does not come."""
         text = f"Failed to terminate process {self._pid} of guest '{self._guest.name}' with {sent}"
         error = VirtError(c.VIR_ERR_SYSTEM_ERROR, f"{text}: Device or resource busy")
-        for client in [client for client in self._clients.values() if client.awaits_end]:
-            client.awaits_end = False
-            self._reply(client, error=error)
+        for caller in [caller for caller in self._callers if caller.awaits_end]:
+            caller.awaits_end = False
+            self._callers.reply(caller, error=error)
 
     def _exited(self) -> None:
         """QEMU has ended: record it, clean up, and let everybody go who waited for it."""
@@ -316,13 +293,13 @@ class Supervisor:
             self._hear_the_rest()
         code = _reap(self._pid) if self._child else None
         log(f"QEMU has ended{'' if code is None else f' with {_describe(code)}'}")
-        starter = next((client for client in self._clients.values() if client.starter), None)
+        starter = next((caller for caller in self._callers if caller.starter), None)
         finish(self._guest, self._generation, self._definition, self._status, self._end_reason)
-        for client in list(self._clients.values()):
-            if client.awaits_end:
-                self._reply(client)
+        for caller in self._callers:
+            if caller.awaits_end:
+                self._callers.reply(caller)
         if starter is not None and not self._status.active:
-            self._answer(starter, {"exited": True})
+            self._callers.answer(starter, {"exited": True})
 
     def _hear_the_rest(self) -> None:
         """What QEMU still said before it ended, a SHUTDOWN among it."""
@@ -334,37 +311,12 @@ class Supervisor:
 
     # Those who ask
 
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return
-        client = _Client(sock, starter=False)
-        self._clients[sock.fileno()] = client
-        self._watch(sock.fileno(), lambda: self._serve(client))
+    def _gone(self, caller: Caller) -> None:
+        if caller.starter and not self._status.active:
+            log("the process that was starting the guest has ended: the start is undone")
+            self._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
 
-    def _serve(self, client: "_Client") -> None:
-        try:
-            data = client.socket.recv(65536, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data or len(client.rest) > 65536:
-            self._drop(client)
-            if client.starter and not self._status.active:
-                log("the process that was starting the guest has ended: the start is undone")
-                self._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
-            return
-        *lines, client.rest = (client.rest + data).split(b"\n")
-        for line in lines:
-            try:
-                self._do(client, shape.as_table(json.loads(line), "request"))
-            except (ValueError, VirtError, OSError) as error:
-                failure = error if isinstance(error, VirtError) else VirtError(c.VIR_ERR_INTERNAL_ERROR, str(error))
-                self._reply(client, error=failure)
-
-    def _do(self, client: "_Client", request: shape.Table) -> None:
+    def _do(self, caller: Caller, request: shape.Table) -> None:
         if self._ended:
             raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running")
         what = shape.text(request, "do")
@@ -387,23 +339,23 @@ class Supervisor:
         elif what == "count":
             self._count(shape.texts(request, "events"))
         elif what == "counted":
-            self._answer(client, {"ok": True, "counters": self._counters.read()})
+            self._callers.answer(caller, {"ok": True, "counters": self._counters.read()})
             return
         elif what == "channel":
-            self._lend(client, shape.text(request, "path"), anew=shape.truth(request, "anew"))
+            self._lend(caller, shape.text(request, "path"), anew=shape.truth(request, "anew"))
             return
         elif what == "sync":
-            client.awaits_seen = shape.number(request, "seen")
+            caller.awaits_seen = shape.number(request, "seen")
             self._answer_synced()
             return
         elif what == "destroy":
             point("guest.to-destroy")
-            client.awaits_end = True
+            caller.awaits_end = True
             reason, graceful = shape.number(request, "reason"), shape.truth(request, "graceful")
             self._end(reason, graceful=graceful)
             return
-        elif what == "publish" and client.starter:
-            self._starting = client, shape.number(request, "detail")
+        elif what == "publish" and caller.starter:
+            self._starting = caller, shape.number(request, "detail")
             if shape.truth(request, "paused"):
                 self._status.state, self._status.reason = c.VIR_DOMAIN_PAUSED, c.VIR_DOMAIN_PAUSED_USER
                 event: reactions.Told = (
@@ -418,9 +370,9 @@ class Supervisor:
             return
         else:
             raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"unknown request '{what}'")
-        self._reply(client)
+        self._callers.reply(caller)
 
-    def _lend(self, client: "_Client", path: str, *, anew: bool) -> None:
+    def _lend(self, caller: Caller, path: str, *, anew: bool) -> None:
         """Give a connection with a channel, which stays open here; two do not use it at once: they hold a lock."""
         if anew and path in self._channels:
             self._channels.pop(path).close()
@@ -429,9 +381,9 @@ class Supervisor:
                 self._channels[path] = sockets.connect(path, timeout=0.1)
             except OSError as error:
                 raise files.os_error(error, "cannot connect to the guest agent's channel") from None
-        socket.send_fds(client.socket, [b'{"ok": true}\n'], [self._channels[path].fileno()], socket.MSG_DONTWAIT)
+        socket.send_fds(caller.socket, [b'{"ok": true}\n'], [self._channels[path].fileno()], socket.MSG_DONTWAIT)
 
-    def count_again(self) -> None:
+    def _count_again(self) -> None:
         """Keep the counters that another supervisor has kept, from 0 on."""
         for name in self._status.counted:
             try:
@@ -453,7 +405,7 @@ class Supervisor:
     def _publish(self, reaction: reactions.Reaction) -> None:
         """The start has succeeded: from now on the guest counts as running, and outlives its starter."""
         assert self._starting is not None
-        client, detail = self._starting
+        caller, detail = self._starting
         self._starting = None
         self._status.started = time.time()
         started: reactions.Told = ("lifecycle", [c.VIR_DOMAIN_EVENT_STARTED, detail])
@@ -461,93 +413,19 @@ class Supervisor:
         running = self._status.state == c.VIR_DOMAIN_RUNNING
         told = [*reaction.events, started] if running else [started, *reaction.events]
         if self._commit(reactions.agent_started(self._status) + told):
-            self._reply(client)
+            self._callers.reply(caller)
         else:
             text = f"the status of guest '{self._guest.name}' cannot be written"
-            self._reply(client, error=VirtError(c.VIR_ERR_WRITE_FAILED, text))
+            self._callers.reply(caller, error=VirtError(c.VIR_ERR_WRITE_FAILED, text))
             self._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
 
     def _answer_synced(self) -> None:
         if self._unwritten:
             return
-        for client in list(self._clients.values()):
-            if client.awaits_seen is not None and client.awaits_seen <= self._status.seen:
-                client.awaits_seen = None
-                self._reply(client)
-
-    def _reply(self, client: "_Client", *, error: VirtError | None = None) -> None:
-        self._answer(client, {"ok": True} if error is None else {"error": error.detail, "code": error.code})
-
-    def _answer(self, client: "_Client", answer: dict[str, object]) -> None:
-        try:
-            # An answer is some bytes, a caller waits for it: it never fills the socket's buffer.
-            client.socket.send(json.dumps(answer).encode() + b"\n", socket.MSG_DONTWAIT)
-        except OSError:
-            self._drop(client)
-
-    def _drop(self, client: "_Client") -> None:
-        self._clients.pop(client.socket.fileno(), None)
-        self._unwatch(client.socket.fileno())
-        client.socket.close()
-
-
-class _Client:
-    """A process that talks to the supervisor, and what it waits for."""
-
-    __slots__ = ("awaits_end", "awaits_seen", "rest", "socket", "starter")
-
-    def __init__(self, sock: socket.socket, *, starter: bool) -> None:
-        self.socket = sock
-        self.starter = starter
-        self.rest = b""
-        self.awaits_seen: int | None = None
-        self.awaits_end = False
-
-
-def replace(guest: Guest, generation: Generation, definition: str, log_path: str) -> None:
-    """Put a new supervisor beside a guest whose own has died; returns when it supervises or has cleaned up."""
-    told, tell = os.pipe()
-
-    def body() -> None:
-        try:
-            # Those who look whether anybody holds the lock hold it themselves for a moment.
-            lock = locks.acquire(guest.supervisor_path, "the supervisor", timeout=0.5)
-        except VirtError:
-            return  # somebody else was quicker
-        try:
-            take_over()
-        finally:
-            lock.release()
-
-    def take_over() -> None:
-        status = guest.status()
-        if status is None:
-            # It has ended. Of its directory there may be nothing but what the lock has just made again.
-            leave(guest)
-            return
-        if status.process is None or not status.process.alive():
-            finish(guest, generation, definition, status, None)
-            return
-        supervisor = Supervisor(guest, generation, definition, status, child=False)
-        supervisor.count_again()
-        if not status.active:
-            supervisor._end(c.VIR_DOMAIN_SHUTOFF_FAILED)
-        os.close(tell)
-        point("guest.adopted")
-        log("a new supervisor has taken over")
-        supervisor.run()
-
-    try:
-        detach(body, f"virtd: guest {guest.name}", log_path, keep=[tell])
-    except VirtError:
-        # There is no room for a process: the guest goes on without, until the next one looks.
-        os.close(told)
-        return
-    finally:
-        os.close(tell)
-    # The end of the pipe comes when the supervisor is at work, or has ended.
-    deadlines.readable(told, KILL_SECONDS)
-    os.close(told)
+        for caller in self._callers:
+            if caller.awaits_seen is not None and caller.awaits_seen <= self._status.seen:
+                caller.awaits_seen = None
+                self._callers.reply(caller)
 
 
 def _stopped(pid: int) -> bool:
