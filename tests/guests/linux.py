@@ -70,7 +70,8 @@ class Guest(NamedTuple):
 
     def command_line(self, *more: str) -> str:
         """The kernel's command line: quiet, with a console on the first serial port, and with `more` behind."""
-        return " ".join(("console=ttyS0", "quiet", "panic=-1", "nokaslr", *more))
+        # On a busy machine the guest's timer may tick too late for its check, and the kernel panics.
+        return " ".join(("console=ttyS0", "quiet", "panic=-1", "nokaslr", "no_timer_check", *more))
 
 
 def build(*, agent: bool = False) -> Guest:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from lxml import etree
 
+from tests.helpers import images
+
 Element = etree._Element
 IMAGE_SIZE = 1 << 20
 _MOST_MEMORY = 4 << 20  # KiB that is really taken
@@ -115,22 +117,19 @@ class Surroundings:
         if kind in ("raw", "fat", "aio", "iso") and source.find("encryption") is None:
             return self._file(name, size=size)
         path = self._path(name)
-        command = ["qemu-img", "create", "-q", "-f", {"vhd": "vhdx"}.get(kind, kind)]
+        command = ["-f", {"vhd": "vhdx"}.get(kind, kind)]
         secret = source.find("encryption/secret")
         if secret is not None:
             # Keys are derived in no time: this is not about security.
-            command[4] = "luks" if kind == "raw" else kind
+            command[1] = "luks" if kind == "raw" else kind
             prefix = "" if kind == "raw" else "encrypt."
             more = "" if kind == "raw" else "encrypt.format=luks,"
             value = self._secrets.get(secret.get("uuid") or secret.get("usage") or "", "letmein")
-            command[2:2] = ["--object", f"secret,id=s,data={value}"]
+            command += ["--object", f"secret,id=s,data={value}"]
             command += ["-o", f"{more}{prefix}key-secret=s,{prefix}iter-time=10"]
         if below is not None:
             command += ["-b", below, "-F", "raw"]
-        for _ in range(8):
-            done = subprocess.run([*command, path, str(size)], capture_output=True, text=True, check=False)
-            if "accurate CPU usage" not in done.stderr:  # a key derivation that was disturbed
-                break
+        done = images.create([*command, path, str(size)])
         if done.returncode:
             self.missing.append(f"an image of format {kind}: {done.stderr.strip()}")
             return self._file(name, size=size)

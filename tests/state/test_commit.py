@@ -175,3 +175,71 @@ def test_a_path_too_long_for_the_ring_makes_everything_be_read_again(tmp_path: P
     with generation.commit() as change:
         change.note("x" * 300)
     assert generation.changed_since(position) is None
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("virtd.state.commit.Intent.write", 0),
+        ("virtd.state.files.Pending.publish", 0),
+        ("virtd.state.journal.append", 1),
+        ("virtd.state.commit.Intent.forget", 1),
+        ("virtd.state.commit.Generation._complete", 1),
+    ],
+)
+@pytest.mark.parametrize("by", ["reader", "writer"])
+def test_what_a_writer_has_changed_is_told_even_if_it_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, told: int, by: str
+) -> None:
+    generation = Generation(str(tmp_path))
+    reader = generation.subscribe()
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr(where, die)
+        with Generation(str(tmp_path)).commit() as change:
+            change.publish(files.prepare(str(tmp_path / "a"), b"x", durable=False))
+            change.event("test", "changed")
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    if by == "reader":
+        assert generation.current() is not None
+    else:
+        with generation.commit() as change:
+            change.event("test", "next")
+    assert (tmp_path / "a").exists() == bool(told)
+    assert [record["name"] for record in reader.read()] == ["changed"] * told + ["next"] * (by == "writer")
+    assert not (tmp_path / "generation.intent").exists()
+    reader.close()
+
+
+def test_an_intent_that_was_cut_short_is_nothing(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    pid = os.fork()
+    if pid == 0:
+        with Generation(str(tmp_path)).commit():
+            (tmp_path / "generation.intent").write_text('{"files": {')
+            die()
+    os.waitpid(pid, 0)
+    assert generation.current() is not None
+    assert not (tmp_path / "generation.intent").exists()
+
+
+def test_nothing_of_a_block_that_raises_is_done_or_left(tmp_path: Path) -> None:
+    generation = Generation(str(tmp_path))
+    reader = generation.subscribe()
+
+    def change_and_fail() -> None:
+        with generation.commit() as change:
+            change.publish(files.prepare(str(tmp_path / "a"), b"x", durable=False))
+            change.event("test", "changed")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        change_and_fail()
+    assert sorted(os.listdir(tmp_path)) == ["generation", "journal"]
+    assert reader.read() == []
+    reader.close()

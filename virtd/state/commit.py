@@ -6,10 +6,14 @@ that was read under one value of the counter is right for as long as the value s
 which files have been changed meanwhile (ring.py), and reads only these again.
 
 A process can die inside a commit. The counter's second word is 1 while a commit is under way; a reader who finds
-it so trusts no view, and completes the commit of a writer that died.
+it so trusts no view, and completes the commit of a writer that died: the files that it has not changed stay as they
+are, and what it was about to tell of those that it has changed is told.
 """
 
+from __future__ import annotations
+
 import fcntl
+import json
 import mmap
 import os
 import struct
@@ -22,7 +26,7 @@ from virtd import deadlines
 from virtd.errors import VirtError
 from virtd.state import journal, locks, ring
 from virtd.state.faults import point
-from virtd.state.files import Pending, make_directory, os_error, remove, rename
+from virtd.state.files import Pending, make_directory, os_error, read, remove, rename, write_all
 
 # The counter; 1 while a commit is under way; how many changes of files there have been, and how many of them in commits
 # that have ended.
@@ -30,32 +34,33 @@ _WORDS = struct.Struct("=QQQQ")
 
 
 class Change:
-    """What one commit makes visible, in this order: files, then events."""
+    """What one commit makes visible at its end, in this order: files, in the order in which they were named, then
+    events.
+    """
 
-    def __init__(self, log: journal.Writer, note: Callable[[str], None]) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         """
         Args:
-            log: the journal.
             note: writes down, before it happens, that the file of a path is changed. For changes that the caller makes.
         """
-        self._journal = log
         self.note = note
+        self._steps: list[tuple[str, Callable[[], object]]] = []
+        self._records: list[journal.Record] = []
+        self._pending: list[Pending] = []
 
     def publish(self, pending: Pending) -> None:
         """Put a prepared file in its place."""
-        self.note(pending.path)
-        pending.publish()
+        self._pending.append(pending)
+        self._step(pending.path, pending.publish)
 
     def rename(self, path: str, new: str) -> None:
         """Give a file that is to last another name in its directory."""
-        self.note(path)
         self.note(new)
-        rename(path, new, durable=True)
+        self._step(path, lambda: rename(path, new, durable=True))
 
     def remove(self, path: str, *, durable: bool = False) -> None:
         """Remove a file, if it is there."""
-        self.note(path)
-        remove(path, durable=durable)
+        self._step(path, lambda: remove(path, durable=durable))
 
     def event(self, source: str, name: str, **values: object) -> None:
         """Tell all subscribers of something that happened.
@@ -65,7 +70,85 @@ class Change:
             name: what happened, in that driver's terms.
             values: what is to be known of it; must fit into JSON.
         """
-        self._journal.append({"source": source, "name": name, **values})
+        self._records.append({"source": source, "name": name, **values})
+
+    def _step(self, path: str, act: Callable[[], object]) -> None:
+        self.note(path)
+        self._steps.append((path, act))
+
+    def discard(self) -> None:
+        """Leave nothing beside the files of what has not been made visible."""
+        for pending in self._pending:
+            pending.discard()
+
+    def carry_out(self, intent: Intent) -> None:
+        """Do it all; only what has events is more than its steps, and so is written down before."""
+        if self._records:
+            intent.write([path for path, _ in self._steps], self._records)
+        try:
+            for _, act in self._steps:
+                act()
+            if self._records:
+                journal.append(intent.journal, self._records)
+        finally:
+            if self._records:
+                intent.forget()
+
+
+class Intent:
+    """What the commit that is under way will tell of, for whoever completes it if its writer dies."""
+
+    def __init__(self, path: str, log: str) -> None:
+        """
+        Args:
+            path: the file; there is none unless a commit is under way.
+            log: the journal.
+        """
+        self._path = path
+        self.journal = log
+
+    def write(self, paths: list[str], records: list[journal.Record]) -> None:
+        """Write down the files that will be changed, and the events."""
+        content = json.dumps({"files": {path: _inode(path) for path in paths}, "records": records}).encode()
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                write_all(descriptor, content)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise os_error(error, f"cannot write '{self._path}'") from None
+
+    def forget(self) -> None:
+        """All has been told, or nothing is to be."""
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+
+    def complete(self) -> None:
+        """Tell what a writer that died had no time to tell, if any of its changes has been made: rather twice, when
+        the change is made again, than not at all.
+        """
+        content = read(self._path)
+        if content is None:
+            return
+        try:
+            table = json.loads(content)
+            files = table["files"]
+            if not files or any(_inode(path) != inode for path, inode in files.items()):
+                journal.append(self.journal, table["records"], again=True)
+        except (ValueError, KeyError, VirtError):
+            pass  # it died before it changed anything; or the disk is full, and nobody can be told
+        self.forget()
+
+
+def _inode(path: str) -> int | None:
+    """What tells a file from the one that takes its place."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_ino
+    except OSError:
+        return None
 
 
 class Generation:
@@ -80,8 +163,8 @@ class Generation:
             VirtError: VIR_ERR_SYSTEM_ERROR.
         """
         self._path = f"{runtime}/generation"
-        self._journal_directory = f"{runtime}/journal"
-        make_directory(self._journal_directory)
+        self._intent = Intent(f"{runtime}/generation.intent", f"{runtime}/journal")
+        make_directory(self._intent.journal)
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -136,11 +219,19 @@ class Generation:
             if not locks.flock(descriptor, min(locks.TIMEOUT, deadlines.remaining(locks.TIMEOUT))):
                 text = f"cannot acquire the lock of commits, '{self._path}': a process has been stopped inside one"
                 raise VirtError(c.VIR_ERR_OPERATION_TIMEOUT, text)
+            if _WORDS.unpack_from(self._map)[1]:
+                self._complete()
             counter, _, changes, ended = _WORDS.unpack_from(self._map)
             _WORDS.pack_into(self._map, 0, counter, 1, changes, ended)
             point("commit.begun")
-            with _Completion(self), journal.Writer(self._journal_directory) as log:
-                yield Change(log, self._note)
+            with _Completion(self):
+                change = Change(self._note)
+                try:
+                    yield change
+                    change.carry_out(self._intent)
+                except BaseException:
+                    change.discard()
+                    raise
                 point("commit.changed")
             point("commit.ended")
         finally:
@@ -148,6 +239,7 @@ class Generation:
 
     def _complete(self) -> int:
         """End a commit, one's own or that of a writer that died; the lock is held."""
+        self._intent.complete()
         counter, _, changes, _ = _WORDS.unpack_from(self._map)
         _WORDS.pack_into(self._map, 0, counter + 1, 0, changes, changes)
         return int(counter) + 1
@@ -166,11 +258,11 @@ class Generation:
 
     def subscribe(self) -> journal.Reader:
         """A reader of the events which begin now."""
-        return journal.Reader(self._journal_directory)
+        return journal.Reader(self._intent.journal)
 
 
 class _Completion:
-    """Ends the commit even if its block raised: what it had made visible by then is visible."""
+    """Ends the commit even if its block raised, or a step failed: what had been made visible by then is visible."""
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation

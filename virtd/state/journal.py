@@ -10,7 +10,7 @@ next writer closes it with a newline, and readers pass over it.
 
 import json
 import os
-from types import TracebackType
+from collections.abc import Sequence
 
 from virtd.state import inotify
 from virtd.state.faults import point
@@ -26,48 +26,46 @@ def _segments(directory: str) -> list[int]:
     return sorted(int(name) for name in os.listdir(directory) if name.isdigit())
 
 
-class Writer:
-    """Appends records; to be used inside a commit only. Opens the journal when the first record comes."""
+def append(directory: str, records: Sequence[Record], *, again: bool = False) -> None:
+    """Append records; to be called inside a commit only.
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        self._lines: list[bytes] = []
+    Args:
+        directory: the journal.
+        records: what to append; must fit into JSON.
+        again: whether somebody who has died may have appended them already, and nobody anything since.
 
-    def append(self, record: Record) -> None:
-        self._lines.append(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR.
+    """
+    try:
+        _append(directory, b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in records), again)
+    except OSError as failure:
+        raise os_error(failure, f"cannot write the event journal '{directory}'") from None
 
-    def __enter__(self) -> "Writer":
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._lines:
-            try:
-                self._flush()
-            except OSError as failure:
-                raise os_error(failure, f"cannot write the event journal '{self._directory}'") from None
-
-    def _flush(self) -> None:
-        point("journal.append", fails=True)
-        segments = _segments(self._directory) or [1]
-        path = f"{self._directory}/{segments[-1]}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            size = os.fstat(descriptor).st_size
-            torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
-            write_all(descriptor, (b"\n" if torn else b"") + b"".join(self._lines))
-        finally:
-            os.close(descriptor)
-        point("journal.appended")
-        if size >= SEGMENT_SIZE:
-            self._turn(segments)
-
-    def _turn(self, segments: list[int]) -> None:
-        descriptor = os.open(f"{self._directory}/{segments[-1] + 1}", os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _append(directory: str, lines: bytes, again: bool) -> None:
+    point("journal.append", fails=True)
+    segments = _segments(directory) or [1]
+    path = f"{directory}/{segments[-1]}"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        if again and os.pread(descriptor, len(lines), max(0, size - len(lines))) == lines:
+            return
+        torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+        write_all(descriptor, (b"\n" if torn else b"") + lines)
+    finally:
         os.close(descriptor)
-        for number in segments[: -SEGMENTS_KEPT + 1]:
-            os.unlink(f"{self._directory}/{number}")
+    point("journal.appended")
+    if size >= SEGMENT_SIZE:
+        _turn(directory, segments)
+
+
+def _turn(directory: str, segments: list[int]) -> None:
+    descriptor = os.open(f"{directory}/{segments[-1] + 1}", os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.close(descriptor)
+    for number in segments[: -SEGMENTS_KEPT + 1]:
+        os.unlink(f"{directory}/{number}")
 
 
 class Reader:

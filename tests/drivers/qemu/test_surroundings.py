@@ -1,13 +1,13 @@
 """What guests need beside QEMU: volumes of pools, emulated TPMs, the variables of UEFI firmware."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import lacking
 from tests.drivers.qemu.instance import Instance
+from tests.helpers import images
 from tests.helpers.waiting import ends
 from virtd import constants as c
 from virtd.conf.domain.disk import FileSource
@@ -157,10 +157,7 @@ def test_an_encrypted_disk_gets_its_passphrase_in_memory_only(instance: Instance
     with open(key, "w", encoding="ascii") as file:
         file.write("open sesame")
     options = ["-o", "key-secret=s,iter-time=10"]
-    subprocess.run(
-        ["qemu-img", "create", "-q", "--object", f"secret,id=s,file={key}", "-f", "luks", *options, image, "1M"],
-        check=True,
-    )
+    images.create(["--object", f"secret,id=s,file={key}", "-f", "luks", *options, image, "1M"]).check_returncode()
     disk = f"""<disk type='file'><driver name='qemu' type='raw'/><source file='{image}'><encryption format='luks'>
         <secret type='passphrase' uuid='{uuid}'/></encryption></source><target dev='hdb' bus='ide'/></disk>"""
     xml = instance.xml(devices=disk)

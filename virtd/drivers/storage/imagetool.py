@@ -20,7 +20,7 @@ from virtd.state import files
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 _GETFLAGS, _SETFLAGS, _NOCOW = 0x80086601, 0x40086602, 0x00800000  # ioctl_iflags(2)
 LUKS_HEADER = 2 << 20  # bytes before the encrypted data, as QEMU makes it
-_ATTEMPTS = 5
+_ATTEMPTS = 30
 _MODE = 0o600
 # What qemu-img calls by another name.
 _QEMU_NAMES = {"iso": "raw"}
