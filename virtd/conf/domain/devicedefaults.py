@@ -164,8 +164,10 @@ def finish_graphics(graphics: ServerGraphics, *, keep: bool) -> None:
     if isinstance(graphics, VncGraphics) and graphics.socket is not None:
         if not listens:
             listens.append(SocketListen())
-        elif isinstance(listens[0], AddressListen):
+        elif isinstance(listens[0], AddressListen | NetworkListen):
             listens[0] = SocketListen()
+        elif isinstance(listens[0], NoListen):
+            graphics.socket = None
     if not listens:
         listens.append(AddressListen(address=graphics.listen))
     for listen in listens:

@@ -83,6 +83,18 @@ def check_controllers(domain: Domain) -> None:
             raise xml_error("pci-root and pcie-root controllers should have index 0", domain=c.VIR_FROM_QEMU)
 
 
+def check_no_usb(domain: Domain) -> None:
+    """Who has no USB has nothing that is on it."""
+    if not any(one.type == "usb" and one.model == "none" for one in domain.controllers):
+        return
+    if any(one.bus == "usb" for one in domain.inputs):
+        raise conf_error("Can't add USB input device. USB bus is disabled")
+    if any(one.type == "usb" for one in domain.hostdevs):
+        raise conf_error("Can't add host USB device: USB is disabled in this host")
+    if domain.hubs:
+        raise conf_error("Can't add USB hub: USB is disabled for this domain")
+
+
 def check_numa(domain: Domain) -> None:
     """Every vCPU is in one cell at most, and the cells are numbered from 0."""
     numa = domain.cpu.numa if domain.cpu is not None else None
@@ -316,6 +328,7 @@ CHECKS: tuple[Callable[[Domain], None], ...] = (
     check_keywrap,
     check_timers,
     check_controllers,
+    check_no_usb,
     check_hostdevs,
     check_usb_masters,
     check_panics,

@@ -10,7 +10,7 @@ from virtd.conf.domain.base import DimmAddress, Info, UsbAddress, VirtioSerialAd
 from virtd.conf.domain.chardev import Channel, Console
 from virtd.conf.domain.devices import Hub
 from virtd.conf.domain.domain import Domain
-from virtd.conf.domain.errors import conf_error, xml_error
+from virtd.conf.domain.errors import qemu_error, xml_error
 from virtd.conf.domain.implicit import maybe_add
 from virtd.conf.domain.infos import all_infos
 from virtd.conf.domain.interface import HostdevSource
@@ -159,6 +159,8 @@ def assign_usb(domain: Domain) -> None:
     devices = [info for info in usb_devices(domain) if isinstance(info.address, UsbAddress | None)]
     if not devices and not domain.hubs:
         return
+    if not buses.buses and devices:
+        raise qemu_error("USB is disabled for this domain, but USB devices are present in the domain XML")
     for hub in domain.hubs:
         if isinstance(hub.info.address, UsbAddress) and hub.info.address.port:
             buses.reserve(hub.info.address, hub=True)
@@ -170,10 +172,6 @@ def assign_usb(domain: Domain) -> None:
             buses.assign(hub.info, hub=True)
     waiting = [info for info in devices if not (isinstance(info.address, UsbAddress) and info.address.port)]
     free = sum(bus.count() for bus in buses.buses.values())
-    if not buses.buses and any(one.bus == "usb" for one in domain.inputs):
-        raise conf_error("Can't add USB input device. USB bus is disabled")
-    if not buses.buses and waiting:
-        raise conf_error("USB is disabled for this domain, but USB devices are present in the domain XML")
     missing = len(waiting) - free
     for _ in range(-(-(missing + 1) // (HUB_PORTS - 1)) if buses.buses and missing > 0 else 0):
         hub = Hub(type="usb")
