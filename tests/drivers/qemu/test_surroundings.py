@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from xml.etree import ElementTree
 
 import pytest
 
@@ -89,6 +90,52 @@ def test_what_is_said_of_a_volume_besides_where_it_is_counts(instance: Instance)
     assert (found.file, found.startup_policy) == (f"{instance.root}/pool/v", "optional")
     assert found.encryption is not None
     assert found.encryption.secrets[0].usage == "v"
+
+
+def test_what_lies_below_an_image_is_found_and_shown(instance: Instance) -> None:
+    """At a start, when a disk is plugged in, and under a transient disk."""
+    create = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    root, driver = instance.root, instance.driver
+    subprocess.run([*create[:3], "-f", "raw", f"{root}/bottom", "1M"], check=True)
+    for path, below, kind in (("base", "bottom", "raw"), ("top", "base", "qcow2"), ("plugged", "base", "qcow2")):
+        subprocess.run([*create, "-b", below, "-F", kind, f"{root}/{path}"], check=True)
+    disk = "<driver name='qemu' type='qcow2'/><source file='{}'/><target dev='{}' bus='virtio'/>{}"
+    disk = f"<disk type='file'>{disk}</disk>"
+    xml = instance.xml(devices=disk.format(f"{root}/top", "vdx", ""))
+    domain = driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    plugged = disk.format(f"{root}/plugged", "vdy", "")
+    driver.domain_attach_device_flags(domain, plugged, c.VIR_DOMAIN_AFFECT_LIVE)
+    for target, top in (("vdx", "top"), ("vdy", "plugged")):
+        assert chain(driver.domain_get_xml_desc(domain, 0), target) == [
+            ("qcow2", f"{root}/{top}"),
+            ("qcow2", f"{root}/base"),
+            ("raw", f"{root}/bottom"),
+        ]
+    driver.domain_destroy(domain)
+    # What is written goes to an image above all of them.
+    xml = instance.xml(devices=disk.format(f"{root}/top", "vdx", "<transient/>"))
+    domain = driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    shown = chain(driver.domain_get_xml_desc(domain, 0), "vdx")
+    assert [path for _, path in shown[1:]] == [f"{root}/top", f"{root}/base", f"{root}/bottom"]
+    driver.domain_destroy(domain)
+
+
+def chain(xml: str, target: str) -> list[tuple[str, str]]:
+    """The images of a running guest's disk, from the top, as its XML has them: format and path."""
+    root = ElementTree.fromstring(xml)
+    level = root.find(f"devices/disk/target[@dev='{target}']/..")
+    found, numbers = [], []
+    while level is not None and level.find("source") is not None:
+        form = level.find("driver" if level.tag == "disk" else "format")
+        source = level.find("source")
+        assert form is not None
+        assert source is not None
+        found.append((form.attrib["type"], source.attrib["file"]))
+        numbers.append(int((source if level.tag == "disk" else level).attrib["index"]))
+        level = level.find("backingStore")
+    assert level is not None
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    return found
 
 
 def test_a_volume_of_a_pool_that_is_not_active(instance: Instance) -> None:

@@ -18,7 +18,7 @@ from virtd.drivers.qemu.plug import config as deviceconf
 from virtd.drivers.qemu.plug import rules, updates
 from virtd.drivers.qemu.plug.kinds import all_devices
 from virtd.drivers.qemu.plug.live import Plug, unplug
-from virtd.drivers.qemu.run import helpers, interfaces, labels, launch, volumes
+from virtd.drivers.qemu.run import chains, helpers, interfaces, labels, launch, volumes
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
 
@@ -76,6 +76,7 @@ class Devices(Changes):
                 helpers.start_beside(plugged.helpers, guest.undo_path, self.guests.log_path(guest.name))
             elif isinstance(device, Disk):
                 volumes.look_up(self.context, config)
+                chains.detect([device])
             with self._plugging(guest, config, plugged) as plug:
                 plug.plug(kind, device)
                 self._remember(guest, plug)
@@ -178,6 +179,7 @@ class Devices(Changes):
                     self._update_card(guest, before, after)
                 case Disk():
                     volumes.look_up(self.context, config)
+                    chains.detect([after])
                     with self._plugging(guest, config) as plug:
                         plug.insert(after, force=bool(flags & c.VIR_DOMAIN_DEVICE_MODIFY_FORCE))
                         self._remember(guest, plug)

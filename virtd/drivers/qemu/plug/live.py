@@ -13,7 +13,7 @@ from virtd import constants as c
 from virtd import deadlines
 from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.base import Device
-from virtd.conf.domain.disk import BackingStore, Disk
+from virtd.conf.domain.disk import Disk
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.command import Setup, disks, storage
 from virtd.drivers.qemu.guest import Guest
@@ -125,10 +125,8 @@ class Plug:
 
     def _images(self, disk: Disk) -> list[storage.Image]:
         images = storage.chain(disk, self._next, writable=not (disk.readonly or disk.device == "cdrom"))
-        for image in images:
-            image.source.index = image.number
-        if images and disk.backing is None:
-            disk.backing = BackingStore()  # the end of the chain
+        if images:
+            prepare.number_images(disk, images[0].number)
         return images
 
     def _run(self, steps: list[Step], *, alias: str | None = None) -> None:

@@ -24,6 +24,7 @@ from virtd.drivers.qemu.monitor.client import Monitor, MonitorClosed
 from virtd.drivers.qemu.run import (
     access,
     cgroup,
+    chains,
     confine,
     displays,
     guestcpu,
@@ -222,6 +223,7 @@ class _Start:
             group = cgroup.make(self._guest.uuid, self._guest.undo_path)
             tuning.check(config, group, privileged=driver.paths.privileged)
             volumes.look_up(driver.context, config)
+            chains.detect(config.disks)
             transient.prepare(config, self._guest)
             hostdevices.prepare(config, self._guest, f"{driver.paths.runtime}/qemu-devices")
             monitors = [(name, confine.raised(self._bind(name))) for name in _MONITORS]

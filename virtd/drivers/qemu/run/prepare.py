@@ -7,7 +7,7 @@ from virtd.conf.domain import Domain as Config
 from virtd.conf.domain.base import DimmAddress
 from virtd.conf.domain.chardev import Channel, Console, Parallel, PtySource, Serial
 from virtd.conf.domain.cpu import Cpu
-from virtd.conf.domain.disk import BackingStore
+from virtd.conf.domain.disk import BackingStore, Disk
 from virtd.drivers.qemu import shape
 from virtd.drivers.qemu.monitor.client import Monitor
 from virtd.drivers.qemu.run import confine, guestcpu, labels
@@ -33,13 +33,24 @@ def describe(config: Config, disks: Mapping[str, tuple[str, str]], user: confine
     for disk in config.disks:
         number = numbers.get(disk.info.alias or "")
         if disk.source is not None and number is not None:
-            disk.source.index = number
-            disk.backing = below = disk.backing or BackingStore()  # the end of the chain
-            while not below.end:
-                number += 1
-                below.index = number
-                below.backing = below = below.backing or BackingStore()
+            number_images(disk, number)
     labels.describe(config, user)
+
+
+def number_images(disk: Disk, number: int) -> None:
+    """Write into a disk which numbers its images have, from the top, and where they end.
+
+    Args:
+        disk: the disk, which has a source.
+        number: the number of its first image.
+    """
+    assert disk.source is not None
+    disk.source.index = number
+    disk.backing = below = disk.backing or BackingStore()  # the end of the chain
+    while not below.end:
+        number += 1
+        below.index = number
+        below.backing = below = below.backing or BackingStore()
 
 
 def connectable(config: Config) -> dict[str, list[str]]:

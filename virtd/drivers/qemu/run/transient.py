@@ -49,7 +49,7 @@ def _cover(disk: Disk, guest: Guest) -> None:
     programs.run("qemu-img", ["create", "-q", "-f", "qcow2", "-F", kind, "-b", source.file, path])
     os.chmod(path, 0o600)
     below = BackingStore(type="file", format=kind, source=source)
-    below.backing = disk.backing or BackingStore()
+    below.backing = disk.backing
     disk.type, disk.driver.type = "file", "qcow2"
     disk.source, disk.backing = FileSource(file=path), below
 
