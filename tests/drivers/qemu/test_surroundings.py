@@ -1,6 +1,7 @@
 """What guests need beside QEMU: volumes of pools, emulated TPMs, the variables of UEFI firmware."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
