@@ -36,6 +36,11 @@ REFUSED = [
         "",
         "storage format 'iso' is not directly supported by QEMU",
     ),
+    (
+        disk("vda", FILE, "<backingStore type='file'><format type='raw'/><source file='/b'/></backingStore>"),
+        "",
+        "storage format 'raw' does not support backing store",
+    ),
     (disk("vda", "<source protocol='tftp' name='a'><host name='h'/></source>", kind="network"), "", "'tftp' protocol"),
     (interface("<driver queues='2'/>"), "", "Multiqueue network is not supported for: user"),
     (interface("<bandwidth><inbound average='1000'/></bandwidth>"), "", "<bandwidth> is not supported"),

@@ -25,7 +25,7 @@ from virtd.errors import VirtError
 TYPES = Choice("file block dir network volume nvme vhostuser")
 DEVICES = Choice("disk cdrom floppy lun")
 BUSES = Choice("ide fdc scsi virtio xen usb uml sata sd")
-FORMATS = Choice("raw dir bochs cloop dmg iso vpc vdi fat vhd ploop luks cow qcow qcow2 qed vmdk")
+FORMATS = Choice("raw dir bochs cloop dmg iso vpc vdi fat vhd ploop cow qcow qcow2 qed vmdk")
 
 
 class DriverFormat(Choice):
@@ -35,7 +35,7 @@ class DriverFormat(Choice):
         return super().parse("raw" if text == "aio" else text)
 
 
-DRIVER_FORMATS = DriverFormat(name for name in FORMATS.names if name != "luks")
+DRIVER_FORMATS = DriverFormat(FORMATS.names)
 PROTOCOLS = Choice("nbd rbd sheepdog gluster iscsi http https ftp ftps tftp ssh vxhs nfs")
 PORTS = {
     "nbd": 10809,

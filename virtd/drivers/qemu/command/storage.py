@@ -39,6 +39,8 @@ _CACHE = {
 # Formats that have no driver of the same name: what libvirt makes of them.
 _FORMATS = {"fat": "raw", "dir": "raw", "vhd": "vhdx", "ploop": "parallels"}
 _NO_FORMATS = {"iso", "cow", "none", "auto", "aio"}
+_BACKED = ("qcow", "qcow2", "qed", "vmdk")
+"""Formats of images that can lie above others."""
 _PR_HELPER = "pr-helper0"
 _QCOW2_CLUSTER_MIN = 4096  # bytes of an image in which its header and names lie, in all that qemu-img makes
 _DATA_FILE, _DATA_FILE_NAME = 1 << 2, 0x44415441  # an incompatible feature, and the extension with the file's name
@@ -177,6 +179,8 @@ def _format(line: Line, disk: Disk, image: Image, backing: str | None) -> Proper
     if encryption is not None and encryption.engine != "librbd":
         properties |= _decryption(line, disk, image, encryption)
     if backing is not None:
+        if kind not in _BACKED:
+            raise unsupported(f"storage format '{kind}' does not support backing store")
         return properties | {"backing": backing}
     return properties | ({"backing": NULL} if image.end and kind not in ("raw", "fat", "dir") else {})
 
