@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from virtd.errors import VirtError
-from virtd.state import files, journal, ring
+from virtd.state import files, journal, locks, ring
 from virtd.state.commit import Generation
 
 
@@ -214,6 +214,27 @@ def test_what_a_writer_has_changed_is_told_even_if_it_dies(
     assert [record["name"] for record in reader.read()] == ["changed"] * told + ["next"] * (by == "writer")
     assert not (tmp_path / "generation.intent").exists()
     reader.close()
+
+
+def test_a_writer_that_is_stopped_keeps_others_for_a_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "TIMEOUT", 0.2)
+    generation = Generation(str(tmp_path))
+    pid = os.fork()
+    if pid == 0:
+        with Generation(str(tmp_path)).commit():
+            os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+    assert generation.current() is None
+    with pytest.raises(VirtError, match="a process has been stopped inside one"), generation.commit():
+        pass
+    os.kill(pid, signal.SIGCONT)
+    assert os.waitpid(pid, 0)[1] == 0
+    with generation.commit():
+        pass
+    assert generation.current() is not None
 
 
 def test_an_intent_that_was_cut_short_is_nothing(tmp_path: Path) -> None:
