@@ -97,11 +97,11 @@ class Vlan(Model):
         if native > 1:
             raise refuse("duplicate native vlan setting")
         trunk = self.trunk or None
+        if trunk not in (None, "yes") and len(self.tags) > 1:
+            text = f"invalid \"trunk='{trunk}'\" in <vlan> - trunk='yes' is required for more than one vlan tag"
+            raise refuse(text)
         if trunk not in (None, "yes", "no"):
             raise refuse(f"invalid \"trunk='{trunk}'\" in <vlan> - must be yes or no")
-        if trunk == "no" and len(self.tags) > 1:
-            text = "invalid \"trunk='no'\" in <vlan> - trunk='yes' is required for more than one vlan tag"
-            raise refuse(text)
         self.trunk = "yes" if trunk == "yes" or len(self.tags) > 1 else None
 
 

@@ -216,3 +216,32 @@ def test_update_must_leave_a_network() -> None:
     network = parse_network("<network><name>n</name><forward mode='bridge'/><bridge name='b'/></network>")
     with pytest.raises(VirtError, match="Unsupported <dns> element in network n"):
         update(network, LAST, DNS_HOST, -1, "<host ip='10.0.0.8'><hostname>h</hostname></host>")
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        ("<forward dev='a'><interface dev='a'/><pf dev='b'/></forward>", "attribute cannot be used when <address> or"),
+        ("<forward mode='passthrough' dev='a'><pf dev='a'/><pf dev='b'/></forward>", "attribute cannot be used when"),
+        ("<forward mode='passthrough'><pf dev='a'/><pf dev='b'/></forward>", "Only one <pf> element is allowed in"),
+        ("<vlan trunk='x'><tag id='1'/><tag id='2'/></vlan>", "trunk='yes' is required for more than one vlan tag"),
+        ("<vlan trunk='x'><tag id='1'/></vlan>", "must be yes or no"),
+        (
+            "<ip address='10.0.0.1' prefix='24'><dhcp><range start='fd00::2' end='10.0.0.9'/></dhcp></ip>",
+            "mismatch of address family in range fd00::2 - 10.0.0.9$",
+        ),
+        ("<bandwidth><inbound peak='3' floor='1'/></bandwidth>", "'peak' and 'burst' require 'average' attribute"),
+    ],
+)
+def test_refused_as_libvirtd_does(inner: str, message: str) -> None:
+    with pytest.raises(VirtError, match=message):
+        parse_network(f"<network><name>n</name>{inner}</network>")
+
+
+def test_what_is_empty_is_not_there() -> None:
+    """A netmask, and one name of several; libvirtd takes both."""
+    dns = "<dns><host ip='10.0.0.4'><hostname/><hostname>a</hostname></host></dns>"
+    network = parse_network(f"<network><name>n</name>{dns}<ip address='10.0.0.1' netmask='' prefix='24'/></network>")
+    shown = format_network(network)
+    assert "netmask" not in shown
+    assert shown.count("<hostname>") == 1

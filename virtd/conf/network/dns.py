@@ -148,7 +148,8 @@ def check_dns_host(host: DnsHost, *, partial: bool = False) -> None:
         if address is None:
             raise _detail("Invalid IP address in network '{network}' DNS HOST record")
         host.ip = str(address)
-    if (not host.hostnames and not partial) or "" in host.hostnames:
+    host.hostnames = [name for name in host.hostnames if name]
+    if not host.hostnames and not partial:
         raise _detail("Missing hostname in network '{network}' DNS HOST record")
     if partial and host.ip is None and not host.hostnames:
         raise _detail("Missing ip and hostname in network '{network}' DNS HOST record")

@@ -150,16 +150,18 @@ class Forward(Model):
         self._check_counts()
         self.nats = [nat for nat in self.nats if nat.ipv6 is not None or nat.addresses or nat.ports]
         dev = self.dev or None
-        if dev is not None and self.interfaces and self.interfaces[0].dev != dev:
-            first = self.interfaces[0].dev
-            text = f"<forward dev='{dev}'> must match first <interface dev='{first}'/> in network {{network}}"
-            raise refuse(text)
-        if dev is not None and not self.interfaces and (self.addresses or self.pfs):
+        if dev is not None and (self.addresses or self.pfs):
             # libvirt's own words have no name in them.
             raise refuse(
                 "the <forward> 'dev' attribute cannot be used when <address> or <pf> sub-elements are present in "
                 "network %s"
             )
+        if len(self.pfs) > 1:
+            raise refuse("Only one <pf> element is allowed in <forward> of network {network}")
+        if dev is not None and self.interfaces and self.interfaces[0].dev != dev:
+            first = self.interfaces[0].dev
+            text = f"<forward dev='{dev}'> must match first <interface dev='{first}'/> in network {{network}}"
+            raise refuse(text)
         if dev is not None and not self.interfaces:
             self.interfaces = [ForwardInterface(dev=dev)]
         self._check_devices()
@@ -170,8 +172,6 @@ class Forward(Model):
             raise refuse("Only one <nat> element is allowed in <forward> of network {network}")
         if self.nats and self.mode != "nat":
             raise refuse("The <nat> element can only be used when <forward> 'mode' is 'nat' in network {network}")
-        if len(self.pfs) > 1:
-            raise refuse("Only one <pf> element is allowed in <forward> of network {network}")
 
     def _check_devices(self) -> None:
         """Names count before addresses, and both before a physical function."""

@@ -130,6 +130,7 @@ class Ip(Model):
     def loaded(self, el: Element, view: View) -> None:
         """Check and normalise the addresses."""
         self.family, self.tftp_root = self.family or None, self.tftp_root or None
+        self.netmask = self.netmask or None
         self._check_address()
         if self.version == 6 and self.tftp_root:
             raise refuse("Unsupported <tftp> element in an IPv6 element in network '{network}'", UNSUPPORTED)

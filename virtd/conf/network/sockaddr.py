@@ -65,8 +65,10 @@ def check_range(first: Address, last: Address, network: Address | None = None, p
         VirtError: VIR_ERR_INTERNAL_ERROR saying what is wrong with it.
     """
     what = f"range {first} - {last}"
-    if first.version != last.version or (network is not None and network.version != first.version):
-        raise _wrong(f"mismatch of address family in {what}" + (f" for network {network}" if network else ""))
+    if first.version != last.version:
+        raise _wrong(f"mismatch of address family in {what}")
+    if network is not None and network.version != first.version:
+        raise _wrong(f"mismatch of address family in {what} for network {network}")
     if network is not None:
         if prefix < 0:
             raise _wrong(f"bad prefix {prefix} for network {network} when  checking {what}")
