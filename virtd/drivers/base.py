@@ -108,6 +108,8 @@ class Driver:
     """
 
     error_domain = c.VIR_FROM_NONE  # VIR_FROM_* of errors which do not say where they come from
+    # The methods of kind `instant` whose answers follow from basis() and their arguments alone.
+    LISTS: frozenset[str] = frozenset()
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -130,6 +132,13 @@ class Driver:
 
     def refresh(self) -> None:
         """Bring what the instance keeps up to date: called before a child is forked, which inherits it."""
+
+    def basis(self) -> object:
+        """What the answers of LISTS follow from: the same object for as long as that has not changed.
+
+        Who is given the same one again may give the answer again that he has kept.
+        """
+        raise NotImplementedError
 
     def event_fd(self) -> int | None:
         """A descriptor that is readable when events may be there; None while nobody subscribed to any."""

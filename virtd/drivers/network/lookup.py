@@ -22,6 +22,11 @@ _FILTERS = (
 class Lookup(NetworkBase):
     """Lists and look-ups of networks, and their plain properties."""
 
+    LISTS = frozenset({"connect_list_networks", "connect_list_defined_networks", "connect_list_all_networks"})
+
+    def basis(self) -> object:
+        return self.networks.view()
+
     def connect_num_of_networks(self) -> int:
         """virConnectNumOfNetworks: those that run."""
         return sum(entry.active for entry in self.networks.view())

@@ -42,6 +42,11 @@ _STATE_FLAGS = {
 class Lookup(DriverBase):
     """Lists and look-ups of guests, and their plain properties."""
 
+    LISTS = frozenset({"connect_list_domains", "connect_list_defined_domains", "connect_list_all_domains"})
+
+    def basis(self) -> object:
+        return self.guests.view()
+
     def connect_list_domains(self, most: int) -> list[int]:
         """virConnectListDomains: the ids of running guests."""
         return sorted(self.guests.view().by_id)[:most]

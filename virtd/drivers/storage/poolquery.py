@@ -26,6 +26,13 @@ class PoolQuery(StorageBase):
 
     # Lists
 
+    LISTS = frozenset(
+        {"connect_list_storage_pools", "connect_list_defined_storage_pools", "connect_list_all_storage_pools"}
+    )
+
+    def basis(self) -> object:
+        return self.pools.view()
+
     def connect_num_of_storage_pools(self) -> int:
         """virConnectNumOfStoragePools."""
         return sum(entry.active for entry in self.pools.view())
