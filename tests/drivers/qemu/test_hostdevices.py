@@ -7,16 +7,20 @@ import pytest
 
 from tests.drivers.qemu.commandline import binary, devices_of, disk, domain_xml, native, options, parse
 from virtd import constants as c
-from virtd.conf.domain import Domain
+from virtd.conf.domain import Domain, format_domain
 from virtd.conf.domain.hostdev import UsbSource
+from virtd.conf.domain.interface import Interface, NetworkSource
+from virtd.conf.network.port import NetworkPort, Plug, PlugAddress
+from virtd.drivers.base import Context, Identity
 from virtd.drivers.qemu.command import Setup, build
 from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.host import sysfs
 from virtd.drivers.qemu.host.binary import Binary
-from virtd.drivers.qemu.run import hostdevices
+from virtd.drivers.qemu.run import hostdevices, interfaces, networkports
 from virtd.drivers.storage import programs
 from virtd.errors import VirtError
 from virtd.state import undo
+from virtd.state.paths import below
 
 __all__ = ["binary"]
 
@@ -235,16 +239,21 @@ CARD = (
 )
 
 
-def test_a_virtual_function_gets_the_guests_address(
-    tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And loses it again."""
+def make_function(host: Host) -> None:
+    """A virtual function of the card: the fourth of eth7."""
     (host.device / "net/eth7").mkdir(parents=True)
     host.device = host.device.with_name(VF)
     host.device.mkdir()
     (host.device / "config").touch()
     (host.device / "physfn").symlink_to(host.device.with_name(NIC))
     (host.device.with_name(NIC) / "virtfn3").symlink_to(host.device)
+
+
+def test_a_virtual_function_gets_the_guests_address(
+    tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And loses it again."""
+    make_function(host)
     ran: list[str] = []
     monkeypatch.setattr(programs, "run", lambda program, words: ran.append(" ".join([program, *words])))
     vlan = "<vlan><tag id='42'/></vlan>"
@@ -252,6 +261,40 @@ def test_a_virtual_function_gets_the_guests_address(
     assert ran == ["ip link set dev eth7 vf 3 mac 52:54:00:00:00:01 vlan 42"]
     assert sysfs.driver(str(host.device)) == "vfio-pci"
     assert [one.info.alias for one in config.interfaces] == ["hostdev0"]
+    undo.undo(directory.undo_path)
+    assert ran[1:] == ["ip link set dev eth7 vf 3 mac 00:00:00:00:00:00 vlan 0"]
+
+
+def test_a_card_of_a_networks_pool(tmp_path: Path, host: Host, binary: Binary, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network chooses it; from then on it is a card of the host like one that is named."""
+    make_function(host)
+    ran: list[str] = []
+    monkeypatch.setattr(programs, "run", lambda program, words: ran.append(" ".join([program, *words])))
+    monkeypatch.setattr(hostdevices.prepare_card, "__defaults__", (host.root,))
+
+    def ask(context: Context, guest: Guest, interface: Interface, source: NetworkSource) -> NetworkPort:
+        assert source.network == "pool"
+        address = PlugAddress(domain=0, bus=1, slot=0x10, function=0)
+        return NetworkPort(plug=Plug(type="hostdev-pci", managed=True, address=address), vlan=interface.vlan)
+
+    monkeypatch.setattr(networkports, "ask", ask)
+    config = parse(
+        domain_xml(
+            "<interface type='user'/><interface type='network'><mac address='52:54:00:00:00:01'/>"
+            "<source network='pool'/><vlan><tag id='42'/></vlan></interface>"
+        )
+    )
+    directory = guest(tmp_path)
+    context = Context(below(str(tmp_path), privileged=True), Identity(0, 0, 0), 0)
+    interfaces.plug(context, directory, config, None).close()
+    assert ran == ["ip link set dev eth7 vf 3 mac 52:54:00:00:00:01 vlan 42"]
+    assert sysfs.driver(str(host.device)) == "vfio-pci"
+    assert [(one.type, one.info.alias) for one in config.interfaces] == [("user", "net0"), ("hostdev", "hostdev0")]
+    shown = format_domain(config, live=True)
+    assert "<interface type='hostdev' managed='yes'>" in shown
+    assert "<address type='pci' domain='0x0000' bus='0x01' slot='0x10' function='0x0'/>\n      </source>" in shown
+    found = devices_of(options(build(config, binary, Setup(private="/p"))), "vfio-pci")
+    assert [(one["host"], one["id"]) for one in found] == [(VF, "hostdev0")]
     undo.undo(directory.undo_path)
     assert ran[1:] == ["ip link set dev eth7 vf 3 mac 00:00:00:00:00:00 vlan 0"]
 

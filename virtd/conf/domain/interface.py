@@ -280,6 +280,9 @@ class HostdevSource(InterfaceSource, kind="hostdev"):
     startup_policy = attr("source/@startupPolicy")
     address = sub("source/address", SourceAddress)
 
+    portid: str | None = None
+    """The port of the network whose pool it comes from, which no XML tells."""
+
     def loaded(self, el: Element, view: View) -> None:
         """It is somewhere."""
         if isinstance(self.address, PciAddress):

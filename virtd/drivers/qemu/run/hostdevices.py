@@ -18,6 +18,7 @@ from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.host import sysfs
 from virtd.errors import VirtError
 from virtd.state import files, undo
+from virtd.state.paths import Paths
 
 _NO_MAC = "00:00:00:00:00:00"
 _Source = PciSource | NvmeSource | PciAddress
@@ -63,10 +64,15 @@ def prepare(config: Config, guest: Guest, claims: str, root: str = sysfs.ROOT) -
                 raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
     for interface in config.interfaces:
         if isinstance(interface.source, HostdevSource):
-            _card(interface, interface.source, guest, claims, root)
+            prepare_card(interface, interface.source, guest, claims, root)
     for disk in config.disks:
         if isinstance(disk.source, NvmeSource):
             _pci(disk.source, guest, claims, root, managed=bool(disk.source.managed))
+
+
+def claims(paths: Paths) -> str:
+    """The directory where an instance's claims of devices lie."""
+    return f"{paths.runtime}/qemu-devices"
 
 
 def address_of(source: _Source) -> str:
@@ -97,8 +103,19 @@ def _pci(source: _Source, guest: Guest, claims: str, root: str, *, managed: bool
     sysfs.bind(address, sysfs.VFIO, root)
 
 
-def _card(interface: Interface, source: HostdevSource, guest: Guest, claims: str, root: str) -> None:
-    """A virtual function of a network card, which gets the guest's MAC address before it is given away."""
+def prepare_card(
+    interface: Interface, source: HostdevSource, guest: Guest, claims: str, root: str = sysfs.ROOT
+) -> None:
+    """A virtual function of a network card, which gets the guest's MAC address before it is given away.
+
+    Args:
+        interface: the guest's card.
+        source: which one of the host it is.
+        guest, claims, root: as for prepare().
+
+    Raises:
+        VirtError: as prepare() does.
+    """
     if not isinstance(source.address, PciAddress):
         text = "interface type 'hostdev' is supported with a PCI address only"
         raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, text)

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtd import constants as c
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain.interface import BridgeSource, DirectSource, Interface, NetworkSource
+from virtd.conf.domain.aliases import assign_aliases
+from virtd.conf.domain.base import PciAddress
+from virtd.conf.domain.interface import BridgeSource, DirectSource, HostdevSource, Interface, NetworkSource
 from virtd.conf.netdev import Bandwidth, Vlan
 from virtd.drivers.base import Context
 from virtd.drivers.qemu.guest import Guest
-from virtd.drivers.qemu.run import bridgehelper, confine, networkports
+from virtd.drivers.qemu.run import bridgehelper, confine, hostdevices, networkports
 from virtd.drivers.qemu.run.helpers import Helper
 from virtd.errors import VirtError
 from virtd.state import undo
 
 if TYPE_CHECKING:
-    pass
+    from virtd.conf.network.port import Plug
 
 # The types of interfaces that are connected here; all others are QEMU's own matter.
 CONNECTED = ("network", "bridge", "ethernet", "direct")
@@ -73,7 +75,14 @@ def plug(context: Context, guest: Guest, config: Config, user: confine.User | No
     plugged = nothing(user)
     try:
         for interface in config.interfaces:
+            named = interface.type != "hostdev"
             plug_one(context, guest, interface, plugged)
+            if named and isinstance(interface.source, HostdevSource):
+                # Of a network's pool: only now is it known which one, and what it is.
+                hostdevices.prepare_card(interface, interface.source, guest, hostdevices.claims(context.paths))
+                if (interface.info.alias or "").startswith("net"):
+                    interface.info.alias = None
+        assign_aliases(config)
     except BaseException:
         plugged.close()
         raise
@@ -101,6 +110,8 @@ def plug_one(context: Context, guest: Guest, interface: Interface, plugged: Plug
     from virtd.drivers.network import taps  # a guest with nothing but user networks does without
 
     learning = connect(context, guest, interface)
+    if isinstance(interface.source, HostdevSource):
+        return
     switch = _switch(interface)
     virtio = (interface.model or "").startswith("virtio")
     queues = (interface.driver.queues if interface.driver is not None else None) or 1
@@ -165,11 +176,21 @@ def connect(context: Context, guest: Guest, interface: Interface) -> bool:
             interface.type = "bridge"
             interface.source = BridgeSource(**place, bridge=port.plug.bridge)
         case "hostdev-pci":
-            text = f"network '{source.network}' gives its guests whole devices of the host, which is not supported"
-            raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, text, domain=c.VIR_FROM_QEMU)
+            interface.type = "hostdev"
+            interface.source = _card(port.plug)
+            interface.source.portid = source.portid
         case _:
             source.bridge = port.plug.bridge
     return port.plug.mac_table_manager != "libvirt"
+
+
+def _card(plug: "Plug") -> HostdevSource:
+    """The card of the host that a network has chosen from its pool."""
+    place = plug.address
+    assert place is not None
+    address = PciAddress(domain=place.domain, bus=place.bus, slot=place.slot, function=place.function)
+    address.host = True
+    return HostdevSource(managed=plug.managed, backend=plug.driver, address=address)
 
 
 def _switch(interface: Interface) -> str | None:

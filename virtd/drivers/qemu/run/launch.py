@@ -225,7 +225,7 @@ class _Start:
             volumes.look_up(driver.context, config)
             chains.detect(config.disks)
             transient.prepare(config, self._guest)
-            hostdevices.prepare(config, self._guest, f"{driver.paths.runtime}/qemu-devices")
+            hostdevices.prepare(config, self._guest, hostdevices.claims(driver.paths))
             monitors = [(name, confine.raised(self._bind(name))) for name in _MONITORS]
             stack.callback(_close, [descriptor for _, descriptor in monitors])
             made = self._prepare_helpers(stack)
