@@ -47,6 +47,20 @@ def test_threads_are_pinned_and_scheduled(instance: Instance) -> None:
     assert os.sched_getscheduler(pid) == os.SCHED_OTHER
 
 
+def test_what_is_said_of_a_vcpu_counts_when_it_is_plugged_in(instance: Instance) -> None:
+    first = min(os.sched_getaffinity(0))
+    tune = f"<cputune><vcpupin vcpu='1' cpuset='{first}'/><vcpusched vcpus='1' scheduler='batch'/></cputune>"
+    xml = instance.xml(more=f"<vcpu current='1'>2</vcpu>{tune}")
+    domain = instance.driver.domain_create_xml(xml, c.VIR_DOMAIN_START_PAUSED)
+    instance.driver.domain_set_vcpus(domain, 2)
+    tasks = Path(f"/proc/{instance.qemu(domain)}/task").iterdir()
+    threads = {(task / "comm").read_text().strip(): int(task.name) for task in tasks}
+    plugged = next(number for name, number in threads.items() if name.startswith("CPU 1"))
+    before = next(number for name, number in threads.items() if name.startswith("CPU 0"))
+    assert os.sched_getaffinity(plugged) == {first}
+    assert [os.sched_getscheduler(one) for one in (before, plugged)] == [os.SCHED_OTHER, os.SCHED_BATCH]
+
+
 REFUSED = [
     ("<blkiotune><weight>500</weight></blkiotune>", "Block I/O tuning is not available"),
     ("<memtune><hard_limit>100000</hard_limit></memtune>", "Memory cgroup is not available on this host"),

@@ -112,47 +112,65 @@ def set_threads(config: Config, monitor: Monitor, pid: int, group: str | None, u
     if tune is None:
         return
     threads = find(monitor, pid)
-    for vcpu_pin in tune.vcpupins:
-        if vcpu_pin.vcpu in threads.vcpus:
-            pin([threads.vcpus[vcpu_pin.vcpu]], vcpu_pin.cpuset or frozenset())
+    set_vcpus(tune, threads.vcpus, group, undo_path)
     for thread_pin in tune.iothreadpins:
         if thread_pin.iothread in threads.iothreads:
             pin([threads.iothreads[thread_pin.iothread]], thread_pin.cpuset or frozenset())
     if tune.emulatorpin is not None:
         pin(threads.others, tune.emulatorpin.cpuset or frozenset())
-    for vcpus in tune.vcpuscheds:
-        _schedule((threads.vcpus[n] for n in vcpus.vcpus or () if n in threads.vcpus), vcpus.scheduler, vcpus.priority)
     for one in tune.iothreadscheds:
         named = (threads.iothreads[n] for n in one.iothreads or () if n in threads.iothreads)
         _schedule(named, one.scheduler, one.priority)
     if tune.emulatorsched is not None:
         _schedule(threads.others, tune.emulatorsched.scheduler, tune.emulatorsched.priority)
     if group is not None:
-        limit_threads(group, tune, threads, undo_path)
+        _limit_others(group, tune, threads, undo_path)
+
+
+def set_vcpus(tune: CpuTune, vcpus: Mapping[int, int], group: str | None, undo_path: str) -> None:
+    """Pin, schedule and limit the threads of virtual CPUs: of all at the start, of those that are plugged in later.
+
+    Args:
+        tune: what is said of them.
+        vcpus: the threads by the CPUs' numbers.
+        group, undo_path: as for set_threads(), which raises the same.
+    """
+    for one in tune.vcpupins:
+        if one.vcpu is not None and one.vcpu in vcpus:
+            pin([vcpus[one.vcpu]], one.cpuset or frozenset())
+    for some in tune.vcpuscheds:
+        _schedule((vcpus[number] for number in some.vcpus or () if number in vcpus), some.scheduler, some.priority)
+    if group is not None:
+        limited = {f"vcpu{number}": [thread] for number, thread in vcpus.items()}
+        _limit(group, _limits(tune, ""), limited, undo_path)
 
 
 def limit_threads(group: str, tune: CpuTune, threads: Threads, undo_path: str) -> None:
     """Limit threads by groups of their own below the guest's; raises as set_threads."""
-    wanted = [
-        (_limits(tune, ""), {f"vcpu{number}": [thread] for number, thread in threads.vcpus.items()}),
-        (_limits(tune, "iothread_"), {f"iothread{number}": [one] for number, one in threads.iothreads.items()}),
-        (_limits(tune, "emulator_"), {"emulator": threads.others}),
-    ]
-    for limit, groups in wanted:
-        if limit is None:
-            continue
-        for name, members in groups.items():
-            path = cgroup.make_threaded(group, name, undo_path)
-            cgroup.write(path, "cpu.max", limit)
-            for thread in members:
-                cgroup.write(path, "cgroup.threads", str(thread))
+    _limit(group, _limits(tune, ""), {f"vcpu{number}": [one] for number, one in threads.vcpus.items()}, undo_path)
+    _limit_others(group, tune, threads, undo_path)
+
+
+def _limit_others(group: str, tune: CpuTune, threads: Threads, undo_path: str) -> None:
+    limited = {f"iothread{number}": [thread] for number, thread in threads.iothreads.items()}
+    _limit(group, _limits(tune, "iothread_"), limited, undo_path)
+    _limit(group, _limits(tune, "emulator_"), {"emulator": threads.others}, undo_path)
+
+
+def _limit(group: str, limit: str | None, groups: Mapping[str, list[int]], undo_path: str) -> None:
+    """Put threads into groups below the guest's, each of which has a limit; None for no limit, and no groups."""
+    if limit is None:
+        return
+    for name, members in groups.items():
+        path = cgroup.make_threaded(group, name, undo_path)
+        cgroup.write(path, "cpu.max", limit)
+        for thread in members:
+            cgroup.write(path, "cgroup.threads", str(thread))
 
 
 def find(monitor: Monitor, pid: int) -> Threads:
     """QEMU's threads (QMP: query-cpus-fast, query-iothreads)."""
-    cpus = {
-        shape.number(one, "cpu-index"): shape.number(one, "thread-id") for one in monitor.query_list("query-cpus-fast")
-    }
+    cpus = vcpu_threads(monitor)
     iothreads = {
         int(shape.text(one, "id").removeprefix("iothread")): shape.number(one, "thread-id")
         for one in monitor.query_list("query-iothreads")
@@ -161,6 +179,12 @@ def find(monitor: Monitor, pid: int) -> Threads:
     known = {*cpus.values(), *iothreads.values()}
     others = [int(number) for number in os.listdir(f"/proc/{pid}/task") if int(number) not in known]
     return Threads(cpus, iothreads, others)
+
+
+def vcpu_threads(monitor: Monitor) -> dict[int, int]:
+    """The threads of virtual CPUs by their numbers (QMP: query-cpus-fast)."""
+    found = monitor.query_list("query-cpus-fast")
+    return {shape.number(one, "cpu-index"): shape.number(one, "thread-id") for one in found}
 
 
 def iothread_numbers(config: Config) -> list[int]:

@@ -10,7 +10,7 @@ from virtd.drivers.qemu.agent.channel import AgentUser
 from virtd.drivers.qemu.guest import Guest, vcpu_count
 from virtd.drivers.qemu.monitor.client import Monitor
 from virtd.drivers.qemu.plug.live import UNPLUG_SECONDS
-from virtd.drivers.qemu.run import guestcpu
+from virtd.drivers.qemu.run import cgroup, guestcpu, tuning
 from virtd.drivers.qemu.tune.vcpus import enabled
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
@@ -66,7 +66,7 @@ class VcpuPlug(AgentUser):
             _enable(config, _choose(config, count, live=live), listed=live or hotpluggable, live=live)
 
         def apply(guest: Guest, config: Config) -> None:
-            _plug(guest, set(before), set(enabled(config)))
+            _plug(guest, config, set(before), set(enabled(config)))
 
         self.change(domain, "virDomainSetVcpusFlags", flags, edit, apply)
 
@@ -92,7 +92,7 @@ class VcpuPlug(AgentUser):
             _enable(config, has | wanted if state else has - wanted, listed=True, live=live)
 
         def apply(guest: Guest, config: Config) -> None:
-            _plug(guest, set(before), set(enabled(config)))
+            _plug(guest, config, set(before), set(enabled(config)))
 
         self.change(domain, "virDomainSetVcpu", flags, edit, apply)
 
@@ -192,7 +192,7 @@ def _enable(config: Config, numbers: set[int], *, listed: bool, live: bool) -> N
     config.vcpu_current = len(numbers) if len(numbers) < most else None
 
 
-def _plug(guest: Guest, before: set[int], after: set[int]) -> None:
+def _plug(guest: Guest, config: Config, before: set[int], after: set[int]) -> None:
     """Plug virtual CPUs in and out, and say how many there are.
 
     QMP: query-hotpluggable-cpus, device_add, device_del, and the event DEVICE_DELETED.
@@ -206,6 +206,9 @@ def _plug(guest: Guest, before: set[int], after: set[int]) -> None:
                     raise VirtError(c.VIR_ERR_INTERNAL_ERROR, f"QEMU has no place for vcpu '{number}'")
                 monitor.execute("device_add", {**places[number], "id": f"vcpu{number}"})
                 now += 1
+            if config.cputune is not None and after - before:
+                threads = {number: one for number, one in tuning.vcpu_threads(monitor).items() if number not in before}
+                tuning.set_vcpus(config.cputune, threads, cgroup.directory(guest.uuid), guest.undo_path)
             for number in sorted(before - after, reverse=True):
                 _unplug(monitor, f"vcpu{number}")
                 now -= 1
