@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -108,6 +109,7 @@ def test_says_what_virsh_says(remote: Shell, boot_disk: Callable[..., Path]) -> 
     line = "; ".join(question.format(guest) for question in _QUESTIONS if question != "resume {}")
     theirs = remote.instance.run("virsh", "-c", remote.uri, line, check=False)
     ours = remote.result(line)
+    ours.stdout, theirs.stdout = (re.sub("(CPU time: +).*", r"\1-", one.stdout) for one in (ours, theirs))
     assert ours.stdout.splitlines() == theirs.stdout.splitlines()
     assert ours.stderr.splitlines() == theirs.stderr.splitlines()
     assert (ours.stdout, ours.returncode) == (theirs.stdout, theirs.returncode)

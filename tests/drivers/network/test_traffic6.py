@@ -37,16 +37,18 @@ def plug(guest: Host, bridge: str = "vb-n") -> None:
 def lease(guest: Host, directory: Path, *options: str) -> str:
     """Ask for an address by DHCPv6, and take it."""
     script = directory / "dhclient"
+    bound = directory / "bound"
     script.write_text(
-        '#!/bin/sh\n[ -z "$new_ip6_address" ] || ip -6 addr replace $new_ip6_address/128 dev eth0 nodad\n'
+        '#!/bin/sh\n[ -n "$new_ip6_address" ] || exit 0\n'
+        f"ip -6 addr replace $new_ip6_address/128 dev eth0 nodad && touch {bound}\n"
     )
     script.chmod(0o755)
     files = ["-sf", str(script), "-lf", str(directory / "leases"), "-pf", str(directory / "pid")]
     (directory / "leases").touch()
     (directory / "conf").write_text("".join(f"{option};\n" for option in options))
-    # It goes into the background when it has an address.
     guest.run("dhclient", "-6", "-1", "-nw", *files, "-cf", str(directory / "conf"), "eth0")
-    wait_for(lambda: "iaaddr" in (directory / "leases").read_text(), directory=directory)
+    # It writes the lease down first, and has the script run then.
+    wait_for(bound.exists, directory=directory)
     pid = int((directory / "pid").read_text())
     os.kill(pid, 9)
     return next(
