@@ -13,6 +13,7 @@ from tests.drivers.qemu.instance import Instance
 from tests.helpers.waiting import ends
 from virtd import constants as c
 from virtd.conf.domain.memory import CpuTune
+from virtd.conf.domain.resctrl import BandwidthPart, CachePart, CacheTune, MemTune
 from virtd.drivers import typed
 from virtd.drivers.qemu.run import cgroup, tuning
 from virtd.errors import VirtError
@@ -74,6 +75,22 @@ REFUSED = [
 def test_what_this_host_cannot_do(top: str, text: str) -> None:
     with pytest.raises(VirtError, match=re.escape(text)) as caught:
         tuning.check(parse(domain_xml(top=top)), None, privileged=True)
+    assert caught.value.code == c.VIR_ERR_CONFIG_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    "tune",
+    [
+        CpuTune(cachetunes=[CacheTune(caches=[CachePart(id=0, level=3, type="both", size=3072)])]),
+        CpuTune(memorytunes=[MemTune(nodes=[BandwidthPart(id=0, bandwidth=50)])]),
+    ],
+)
+def test_parts_of_the_hosts_caches(tune: CpuTune) -> None:
+    """Only for guests with KVM: what has none is refused when it is defined."""
+    config = parse(domain_xml())
+    config.cputune = tune
+    with pytest.raises(VirtError, match="Resource control is not supported on this host") as caught:
+        tuning.check(config, None, privileged=True)
     assert caught.value.code == c.VIR_ERR_CONFIG_UNSUPPORTED
 
 

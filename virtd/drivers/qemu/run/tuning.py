@@ -60,6 +60,9 @@ def check(config: Config, group: str | None, *, privileged: bool) -> None:
     tune = config.cputune or CpuTune()
     if any(_limits(tune, prefix) for prefix in ("", "emulator_", "iothread_")) and "cpu" not in there:
         raise _unsupported("cgroup cpu is required for scheduler tuning")
+    if any(one.partitions for one in tune.cachetunes) or any(one.partitions for one in tune.memorytunes):
+        # Nobody would give them out.
+        raise _unsupported("Resource control is not supported on this host")
     numbers = iothread_numbers(config)
     for pin in tune.iothreadpins:
         if pin.iothread not in numbers:
