@@ -36,7 +36,7 @@ class Process:
 def stat_fields(pid: int) -> list[bytes] | None:
     """The fields of /proc/PID/stat from the third, the state, on (proc(5)); None if there is no such process."""
     try:
-        # Without open(), which asks the kernel three things more: this is what most of virDomainGetInfo consists of.
+        # Without open(), which asks the kernel three things more.
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
             # The name, in parentheses, may contain anything: what follows is counted from its end.

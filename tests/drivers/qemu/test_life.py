@@ -238,3 +238,15 @@ def test_a_definition_that_was_edited_by_hand_gets_its_defaults(instance: Instan
     assert after != before
     assert "<rng model='virtio'>" in after
     assert after.count("<address type='pci'") == before.count("<address type='pci'") + 1
+
+
+def test_the_cpu_time_of_a_guest(instance: Instance) -> None:
+    """That of all its threads, as /proc counts it in hundredths of a second."""
+    domain = instance.driver.domain_create_xml(instance.xml(), 0)
+    instance.wait_for_boot("g")
+    instance.driver.domain_suspend(domain)
+    with open(f"/proc/{instance.qemu(domain)}/stat", encoding="utf-8") as file:
+        fields = file.read().rpartition(")")[2].split()
+    counted = (int(fields[11]) + int(fields[12])) * 10_000_000
+    assert 0 <= instance.driver.domain_get_info(domain)[4] - counted < 100_000_000
+    assert counted > 0
