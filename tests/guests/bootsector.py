@@ -41,7 +41,7 @@ PANIC: Final = b"\x0b"  # Ctrl-K
 # What the guest does after its message, as the label at which it goes on. `ignore` looks like `serve`, but does not
 # react to the power button.
 ACTIONS: Final = {
-    "serve": "serve",
+    "serve": "listen",
     "ignore": "listen",
     "halt": "halt",
     "poweroff": "poweroff",
@@ -58,14 +58,16 @@ _PROGRAM: Final = """
         8e d0                       ; mov  ss, ax
         bc 00 7c                    ; mov  sp, 0x7c00
         fc                          ; cld
-        be message@                 ; mov  si, message
+        eb first~1                  ; jmp  first
+; Before anybody is told that it has booted: who presses the button right after that must not press in vain.
+enable: ba 02 06                    ; mov  dx, 0x602       ACPI PM1 enable, where SeaBIOS puts it on pc and q35
+        b8 00 01                    ; mov  ax, 0x100       the power button
+        ef                          ; out  dx, ax
+greet:  be message@                 ; mov  si, message
         e8 print~2                  ; call print
         e9 action~2                 ; jmp  action
 
 ; Interrupt vectors and masks. Everything else, the timer above all, stays masked.
-serve:  ba 02 06                    ; mov  dx, 0x602       ACPI PM1 enable, where SeaBIOS puts it on pc and q35
-        b8 00 01                    ; mov  ax, 0x100       the power button
-        ef                          ; out  dx, ax
 listen: c7 06 08 00 on_nmi@         ; mov  word [0x02*4], on_nmi
         89 1e 0a 00                 ; mov  [0x02*4+2], bx
         c7 06 24 00 on_key@         ; mov  word [0x09*4], on_key       IRQ 1
@@ -204,7 +206,7 @@ def boot_sector(message: str = MESSAGE, then: str = "serve") -> bytes:
         _PROGRAM,
         LOAD_ADDRESS,
         strings={**_STRINGS, "message": message + "\r\n"},
-        aliases={"action": ACTIONS[then]},
+        aliases={"action": ACTIONS[then], "first": "enable" if then == "serve" else "greet"},
     )
     if len(code) > SECTOR_SIZE - 2 - 64:  # what follows is the partition table, which firmware may look at
         raise ValueError(f"the boot sector's program takes {len(code)} bytes, 446 is the most; shorten the message")
