@@ -81,6 +81,8 @@ def median_of(times: int, function: Callable[[], float]) -> float:
 def together(clients: int, connect: Callable[[int], Callable[[], object]]) -> float:
     """The time that work of several clients takes, each a process of its own, begun by all at the same time.
 
+    It ends when the last of them is done; they themselves, and their connections, end after that.
+
     Args:
         clients: how many.
         connect: makes, in the client's process, what is to be measured; gets the client's number.
@@ -88,8 +90,9 @@ def together(clients: int, connect: Callable[[int], Callable[[], object]]) -> fl
     Raises:
         RuntimeError: a client failed.
     """
-    ready, tell_ready = os.pipe()
+    ready, tell = os.pipe()
     gate, open_gate = os.pipe()
+    end, open_end = os.pipe()
     children = []
     for number in range(clients):
         pid = os.fork()
@@ -97,26 +100,36 @@ def together(clients: int, connect: Callable[[int], Callable[[], object]]) -> fl
             status = 1
             try:
                 os.close(open_gate)
+                os.close(open_end)
                 act = connect(number)
-                os.write(tell_ready, b".")
+                os.write(tell, b".")
                 os.read(gate, 1)
                 act()
                 status = 0
+                os.write(tell, b".")
+                os.read(end, 1)
             finally:
                 os._exit(status)
         children.append(pid)
-    waiting = clients
-    while waiting:
-        waiting -= len(os.read(ready, waiting))
+    os.close(tell)
+    _await_all(ready, clients)
     begin = time.perf_counter()
     os.close(open_gate)
-    failed = [pid for pid in children if os.waitpid(pid, 0)[1]]
+    _await_all(ready, clients)
     taken = time.perf_counter() - begin
-    for fd in (ready, tell_ready, gate):
+    os.close(open_end)
+    failed = [pid for pid in children if os.waitpid(pid, 0)[1]]
+    for fd in (ready, gate, end):
         os.close(fd)
     if failed:
         raise RuntimeError(f"{len(failed)} of {clients} clients failed")
     return taken
+
+
+def _await_all(pipe: int, clients: int) -> None:
+    """Wait for a byte from each of so many clients, or for the end of all."""
+    while clients and (told := os.read(pipe, clients)):
+        clients -= len(told)
 
 
 def ignore(function: Callable[[], object]) -> None:

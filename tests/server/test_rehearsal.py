@@ -25,9 +25,9 @@ PROGRAM = """if True:
     played, rehearsal._play = rehearsal._play, play
     rehearsal.prepare(config, paths)
     print(*sorted(signal.Signals(number).name for number in process.Signals().read()))
-    rehearsal.CLIENTS, rehearsal._play = 1, played
+    rehearsal._play = played
     before = descriptors()
-    rehearsal._rehearse(config, paths)
+    rehearsal._rehearse(config, paths, 1)
     print(descriptors() - before)
     print(open(f"/proc/self/task/{os.getpid()}/children").read())
     print(os.getpgid(0) == int(sys.argv[2]))
@@ -39,20 +39,3 @@ def test_nothing_is_left(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(TOP)})
     assert run.stdout.splitlines() == ["SIGHUP SIGTERM", "0", "", "True"], run.stderr
     assert not [place for place, _, _ in os.walk(tmp_path) if "rehearsal" in place]
-
-
-BLOCKS = """if True:
-    from virtd.server import rehearsal
-    for size in range(rehearsal.STEP, rehearsal.SMALL + 1, rehearsal.STEP):
-        one, other = rehearsal._block(size), rehearsal._block(size)
-        assert one is not other and size - rehearsal.STEP < one.__sizeof__() <= size, (size, one)
-    rehearsal._fill_holes()
-    # What is made now lies side by side.
-    made = [bytes(100) for _ in range(50)]
-    print(len({id(one) // 4096 for one in made}))
-"""
-
-
-def test_what_is_made_later_lies_together():
-    run = subprocess.run([sys.executable, "-c", BLOCKS], capture_output=True, text=True, check=True, cwd=TOP)
-    assert int(run.stdout) <= 4

@@ -38,11 +38,18 @@ EVENT: Final = "event"
 
 
 class Procedure:
-    """One procedure or event of a program. Compared by identity; never changed once made."""
+    """One procedure or event of a program. Compared by identity; never changed once made.
+
+    Attributes:
+        method: the name of the driver's method.
+        fds_in_call: whether file descriptors come with the call.
+        fds_in_reply: whether file descriptors go back with the reply.
+        subscribes: whether it may begin or end a client's interest in events.
+    """
 
     __slots__ = (
-        "acl", "aclfilter", "api", "auth", "fds", "kind", "method", "name", "number", "opened", "program",
-        "signature", "sparse", "stream",
+        "acl", "aclfilter", "api", "auth", "fds", "fds_in_call", "fds_in_reply", "kind", "method", "name", "number",
+        "opened", "program", "signature", "sparse", "stream", "subscribes",
     )  # fmt: skip
 
     def __init__(
@@ -77,16 +84,9 @@ class Procedure:
         self.opened = opened
         method = name.lower()
         self.method = method if program == "remote" else f"{program}_{method}"
+        self.subscribes = "EVENT" in name
+        self.fds_in_call = fds in ("call", "both")
+        self.fds_in_reply = fds in ("reply", "both")
 
     def __repr__(self) -> str:
         return f"<{self.program} {self.number} {self.name}>"
-
-    @property
-    def fds_in_call(self) -> bool:
-        """Whether file descriptors come with the call."""
-        return self.fds in ("call", "both")
-
-    @property
-    def fds_in_reply(self) -> bool:
-        """Whether file descriptors go back with the reply."""
-        return self.fds in ("reply", "both")

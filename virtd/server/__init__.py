@@ -3,7 +3,7 @@
     main.py, daemon.py      the command line; becoming a daemon
     inetd.py                one client on standard input
     options.py, config.py   virtd.conf: its settings, what the file says (its syntax: virtd/conffile.py)
-    rehearsal.py            what all workers share, made ready before the first fork
+    rehearsal.py, layout.py what all workers share, made ready before the first fork; where in memory it lies
     accept.py, children.py  the accept loop: forks, counts, reaps
     takeover.py             a new virtd takes the sockets from the running one
     listeners.py            the sockets by which clients come in

@@ -24,6 +24,7 @@ class Config:
     Attributes:
         path: the file; None if there is none.
         unused: names in the file that have no effect, each with the reason.
+        per_client: the settings that each worker needs: max_client_requests, keepalive_interval, keepalive_count.
     """
 
     def __init__(self, path: str | None = None, text: str = "") -> None:
@@ -54,6 +55,11 @@ class Config:
             if option is None:
                 raise VirtError(c.VIR_ERR_CONFIG_UNSUPPORTED, f"{where}: unknown setting '{setting.name}'")
             self._values[setting.name] = CHECKS[option.type](setting, where)
+        self.per_client = (
+            self.number("max_client_requests"),
+            self.number("keepalive_interval"),
+            self.number("keepalive_count"),
+        )
 
     def number(self, name: str) -> int:
         """The value of a numeric setting."""

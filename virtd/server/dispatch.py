@@ -37,10 +37,9 @@ class Entry:
         basis: gives what the answer follows from, if that is known (virtd.drivers.base.Driver.basis).
         guarded: whether it depends on the call if a read-only client may make it.
         kept: the last answer: what it followed from, the call's payload and its own.
-        subscribes: whether it may begin or end the client's interest in events.
     """
 
-    __slots__ = ("basis", "domain", "guarded", "kept", "kind", "method", "procedure", "subscribes")
+    __slots__ = ("basis", "domain", "guarded", "kept", "kind", "method", "procedure")
 
     def __init__(
         self, procedure: Procedure, kind: str, method: Callable[..., Any], domain: int, *, guarded: bool
@@ -50,7 +49,6 @@ class Entry:
         self.method = method
         self.domain = domain
         self.guarded = guarded
-        self.subscribes = "EVENT" in procedure.name
         self.basis: Callable[[], object] | None = None
         driver = getattr(method, "__self__", None)
         if isinstance(driver, Driver) and procedure.method in driver.LISTS:

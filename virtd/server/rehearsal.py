@@ -6,8 +6,7 @@ paid for in memory and time, by each worker anew. Measured: a third of an idle w
 
 Drivers are opened on an empty directory that is removed again: the accept loop knows nothing of any guest.
 
-Then the free blocks are taken that lie between others. What a process makes after its fork would else be strewn over
-them, and each page that has one be copied for it: so much is made for a client that this was a tenth of the memory.
+Before and after it is seen to where in memory things lie (virtd.server.layout).
 """
 
 import gc
@@ -20,6 +19,7 @@ from virtd.drivers import LOCAL_SCHEMES, local_drivers
 from virtd.protocol import codec
 from virtd.protocol.messages import make_call
 from virtd.protocol.programs import METHODS
+from virtd.server import layout
 from virtd.server.config import Config
 from virtd.server.listeners import Listener
 from virtd.server.process import HANDLED, handle_signals, title
@@ -28,11 +28,6 @@ from virtd.server.shared import Shared
 from virtd.server.spare import Spare
 from virtd.state import files, sockets
 from virtd.state.paths import Paths, below
-
-# Blocks of at most SMALL bytes come from Python's own allocator, each from a pool of blocks of its size, a multiple of
-# STEP, behind a head (Objects/obmalloc.c).
-SMALL, STEP, POOL, HEAD = 512, 16, 1 << 14, 48
-MOST = 4096  # blocks of one size that are taken at the most
 
 CLIENTS = 10  # a little more often than it takes the interpreter to specialise what it runs (PEP 659)
 
@@ -63,7 +58,7 @@ def prepare(config: Config, paths: Paths, *, drivers: bool = True) -> None:
             import_module("virtd.server.front")
         title("starting")
         gc.collect()
-        _fill_holes()
+        layout.fill_holes()
         gc.freeze()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
@@ -77,55 +72,33 @@ def _prepare_drivers(config: Config, paths: Paths) -> None:
     for scheme in LOCAL_SCHEMES:
         for driver in local_drivers(scheme) or ():
             driver.share(paths)
-    _rehearse(config, paths)
+    layout.gather(lambda: _rehearse(config, paths, 1))
+    _rehearse(config, paths, CLIENTS)
 
 
-_taken: list[object] = []  # blocks, to keep them from being used
-
-
-def _fill_holes() -> None:
-    """Take all free blocks of small sizes, up to the first of which the neighbour is free, too."""
-    for size in range(STEP, SMALL + 1, STEP):
-        before = 0
-        for _ in range(MOST):
-            block = _block(size)
-            _taken.append(block)
-            if id(block) == before + size and before % POOL == HEAD:
-                break  # in a pool that nobody has used yet
-            before = id(block)
-
-
-def _block(size: int) -> object:
-    """A new object of exactly so many bytes, with its allocator's rounding."""
-    if size == STEP:
-        return object()
-    if size == 2 * STEP:
-        return len(_taken) + POOL  # an integer beyond those which exist already
-    return bytes(size - b"".__sizeof__())
-
-
-def _rehearse(config: Config, paths: Paths) -> None:
+def _rehearse(config: Config, paths: Paths, clients: int) -> None:
     """Play a few clients. Nothing is left of it. The handled signals are blocked: it would take them for its own.
 
     Args:
         config: the settings.
         paths: the instance's directories: a directory of its own is made in the one for the run time.
+        clients: how many.
     """
     directory = f"{paths.runtime}/rehearsal-{os.getpid()}"
     try:
-        _play_all(config, below(directory, privileged=paths.privileged))
+        _play_all(config, below(directory, privileged=paths.privileged), clients)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _play_all(config: Config, paths: Paths) -> None:
+def _play_all(config: Config, paths: Paths, clients: int) -> None:
     files.make_directory(paths.runtime)
     address = f"{paths.runtime}/socket"
     listener = Listener(sockets.listen(address), "unix", False, address, True)
     listener.sock.setblocking(False)
     shared = Shared(config, paths, [listener])
     calls = b"".join(make_call(METHODS[name], 1, args).to_bytes() for name, args in DIALOGUE)
-    for _ in range(CLIENTS):
+    for _ in range(clients):
         _play(shared, calls)
         for scheme in LOCAL_SCHEMES:
             for driver in local_drivers(scheme) or ():

@@ -114,6 +114,8 @@ class Streams:
     @property
     def crowded(self) -> bool:
         """Whether so much data waits for descriptors that the client should be read from no more."""
+        if not self._pumps:
+            return False
         return self._size >= CROWDED or any(pump.full for pump in self._pumps.values())
 
     def open(self, message: Message, direction: str, opened: Stream, *, sparse: bool, call: Call | None) -> None:

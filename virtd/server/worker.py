@@ -57,7 +57,7 @@ class Worker:
     """
 
     def __init__(self, channel: Channel, peer: auth.Peer, shared: Shared, signals: Signals) -> None:
-        config = shared.config
+        requests, interval, count = shared.config.per_client
         self.channel = channel
         self.shared = shared
         self.signals = signals
@@ -68,16 +68,14 @@ class Worker:
         self.calls = Calls(
             self.dispatcher,
             self.loop,
-            config.number("max_client_requests"),
-            label=lambda: self.session.label,
+            requests,
+            label=self._label,
             let_go=self._let_go,
             answer=self._answer_call,
             changed=self._changed,
         )
         self.streams = Streams(self.loop, self.send, self._pour, self._settle)
-        self.keepalive = KeepAlive(
-            config.number("keepalive_interval"), config.number("keepalive_count"), time.monotonic()
-        )
+        self.keepalive = KeepAlive(interval, count, time.monotonic())
         self.leaving = False
         self.gone = False  # the client is
         self.stopping = False  # SIGTERM came
@@ -279,7 +277,7 @@ class Worker:
             message = message._replace(fds=())
         if entry.kind == INSTANT:
             self._answer(entry, message, self.dispatcher.perform(entry, message, args))
-            if not entry.procedure.opened or entry.subscribes:
+            if not entry.procedure.opened or entry.procedure.subscribes:
                 self._after(entry)
         elif entry.kind == CHANGE or not self._try(entry, message, args):
             self.calls.start(entry, message, args)
@@ -327,7 +325,7 @@ class Worker:
     def _after(self, entry: Entry) -> None:
         """See what a call has changed of the session."""
         session = self.session
-        if entry.subscribes:
+        if entry.procedure.subscribes:
             self._watch_events()
             return
         if session.keepalive and not self.keepalive.active:
@@ -386,6 +384,9 @@ class Worker:
         self.leaving = True
         for listener in self.shared.listeners:
             listener.sock.close()
+
+    def _label(self) -> str:
+        return self.session.label
 
     def _show(self) -> None:
         """Say in the title what is done now."""

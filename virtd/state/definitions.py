@@ -138,7 +138,8 @@ class DefinitionDirectory:
 
     def autostarts(self) -> set[str]:
         """The names of the objects that start with the machine."""
-        return {name.removesuffix(".xml") for name in os.listdir(self._links)}
+        links = os.listdir(self._links)
+        return {name.removesuffix(".xml") for name in links} if links else set()
 
     def prepare(self, name: str, xml: str) -> files.Pending:
         """Write a definition to disk, to be published in a commit; see virtd.state.files.prepare()."""

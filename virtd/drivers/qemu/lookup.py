@@ -6,6 +6,7 @@ of its calls need, they import themselves.
 
 import time
 from collections.abc import Iterable
+from operator import attrgetter
 
 from virtd import constants as c
 from virtd.drivers.qemu.driverbase import DriverBase
@@ -32,6 +33,7 @@ _FILTERS = (
     (c.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT, c.VIR_CONNECT_LIST_DOMAINS_NO_SNAPSHOT),
     (c.VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT, c.VIR_CONNECT_LIST_DOMAINS_NO_CHECKPOINT),
 )
+_REFERENCE = attrgetter("reference")
 _ALL_FILTERS = sum(flag for group in _FILTERS for flag in group)
 _STATE_FLAGS = {
     c.VIR_DOMAIN_RUNNING: c.VIR_CONNECT_LIST_DOMAINS_RUNNING,
@@ -71,7 +73,7 @@ class Lookup(DriverBase):
         if flags:
             groups = [mask for mask in (sum(group) & flags for group in _FILTERS) if mask]
             entries = [entry for entry in entries if all(self._filter_flags(entry) & mask for mask in groups)]
-        found = [entry.reference for entry in entries]
+        found = list(map(_REFERENCE, entries))
         return found if need_results else [], len(found)
 
     def _filter_flags(self, entry: Entry) -> int:
