@@ -37,6 +37,7 @@ Shown = dict[str, str]
 # What grows with use, and what is kept for the next time.
 _KEPT = re.compile(
     r"var/log/|run/virtd/journal/|var/cache/|faults/|run/virtd/[a-z.-]+\.(id|lock)$|\.autostarted$|secrets\.key$"
+    r"|run/virtd/(qemu|networks)\.undo(/lock)?$"
     r"|^var/lib(/virtd(/[a-z]+)?)?$|run/virtd/storage/([0-9a-f-]+\.lock|unread)$"
 )
 _SWEEP = [

@@ -16,7 +16,7 @@ from virtd.server import daemon, log
 from virtd.server.commandline import StartError, Status, execute, say_version
 from virtd.server.config import Config, load
 from virtd.server.lean import click
-from virtd.state import locks, paths
+from virtd.state import locks, paths, process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,6 +166,7 @@ def _open_log(config: Config, where: paths.Paths, verbose: bool, to_file: bool) 
             os.makedirs(where.log, 0o700, exist_ok=True)
             outputs = [log.Output(level, "file", f"{where.log}/virtd.log")]
     log.open_outputs(outputs)
+    process.reporter = log.warning
 
 
 def _nobody_reads_errors() -> bool:

@@ -101,7 +101,8 @@ def _no_fork(error: OSError) -> VirtError:
 
 
 def _become(body: Callable[[], None], title: str, log_path: str, keep: list[int]) -> NoReturn:
-    code = 1
+    global reporter
+    reporter, code = None, 1
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
@@ -140,8 +141,15 @@ def close_all_but(keep: set[int]) -> None:
     os.closerange(start, os.sysconf("SC_OPEN_MAX"))
 
 
+# Where the lines of log() go in a server's processes, which have a log of another kind.
+reporter: Callable[[str], object] | None = None
+
+
 def log(text: str) -> None:
-    """Write a line into the log of a detached process, which is its standard error."""
+    """Write a line into the log: that of the server, or that of a detached process, which is its standard error."""
+    if reporter is not None:
+        reporter(text)
+        return
     # By the descriptor: whatever sys.stderr was in the process that forked this one may be something else now.
     os.write(2, f"{stamp(time.time())}: {text}\n".encode(errors="replace"))
 

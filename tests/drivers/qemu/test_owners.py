@@ -1,10 +1,12 @@
 """Whom images belong to while guests use them: counted, and given back whatever died."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import lacking
 from virtd.drivers.qemu.run import confine, owners
 from virtd.errors import VirtError
 from virtd.state import undo
@@ -95,6 +97,34 @@ def test_guests_that_do_not_run_do_not_count(host: Host, tmp_path: Path) -> None
     host.lend("c")
     assert host.owner == GIVEN
     host.end("c")
+    assert host.owner == OWN
+
+
+def test_what_cannot_be_given_back_goes_back_later(host: Host, tmp_path: Path) -> None:
+    """Meanwhile another guest may use it."""
+    host.lend("a")
+    if subprocess.run(["mount", "--bind", host.image, host.image], check=False).returncode:
+        lacking("right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", host.image], check=True)
+        host.end("a")
+        assert host.owner == GIVEN
+        host.lend("b", write=False)
+        owners.sweep(host.records)
+    finally:
+        subprocess.run(["umount", host.image], check=True)
+    undo.retry(str(tmp_path))
+    assert host.owner == GIVEN
+    host.end("b")
+    assert host.owner == OWN
+    # The same, and it is the same guest that has left it.
+    host.lend("a")
+    (tmp_path / "a/undo").rename(tmp_path.with_suffix(".undo") / "a")
+    (tmp_path / "a/status").unlink()
+    host.lend("a")
+    undo.retry(str(tmp_path))
+    assert host.owner == GIVEN
+    host.end("a")
     assert host.owner == OWN
 
 

@@ -44,7 +44,7 @@ def replace(device: str, old: Bandwidth | None, new: Bandwidth | None, undo_path
     if old is not None and old.inbound is not None and old.inbound.average:
         tc([f"qdisc del dev {device} root"])
     if old is not None and old.outbound is not None and old.outbound.average:
-        undo.undo_some(undo_path, lambda entry: is_of(entry, device))
+        undo.undo_some(undo_path, lambda entry: is_of(entry, device), f"'{device}'")
     if new is not None:
         apply(device, new, undo_path)
 

@@ -109,7 +109,7 @@ def tear_down(running: Running, status: Status | None) -> None:
     """
     supervisor.stop(running)
     point("network.stopped")
-    undo.undo(running.undo_path)
+    undo.undo(running.undo_path, f"network '{running.name}'")
     for path in running.files.all:
         files.remove(path)
     if status is not None and status.bridge:

@@ -13,7 +13,7 @@ from virtd.drivers.network.networks import Entry
 from virtd.drivers.network.running import Running, Status
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Network
-from virtd.state import files, locks
+from virtd.state import files, locks, undo
 
 
 class Lifecycle(NetworkBase):
@@ -55,6 +55,7 @@ class Lifecycle(NetworkBase):
                 self.tell_lifecycle(change, entry, c.VIR_NETWORK_EVENT_UNDEFINED)
             if not entry.active:
                 self.networks.running(entry).forget_leases()
+        undo.retry(self.networks.directory)
 
     def network_set_autostart(self, network: Network, autostart: int) -> None:
         """virNetworkSetAutostart."""
@@ -76,6 +77,7 @@ class Lifecycle(NetworkBase):
         """virNetworkCreate."""
         entry = self.networks.find(network)
         with self.changing(entry.uuid, entry.name, "virNetworkCreate") as running:
+            undo.retry(self.networks.directory, entry.uuid)
             with self.locked("virNetworkCreate"):
                 entry = self.networks.find(network)
                 if entry.active:
@@ -94,6 +96,7 @@ class Lifecycle(NetworkBase):
         unsupported_flags(flags, c.VIR_NETWORK_CREATE_VALIDATE, "networkCreateXMLFlags")
         config = _read(xml, validate=bool(flags & c.VIR_NETWORK_CREATE_VALIDATE))
         with self.changing(config.uuid or "", config.name or "", "virNetworkCreateXML") as running:
+            undo.retry(self.networks.directory, running.uuid)
             with self.locked("virNetworkCreateXML"):
                 conflicts.settle_bridge(self.networks, config, new=True)
                 entry = conflicts.check_unique(self.networks, config)
@@ -155,11 +158,13 @@ class Lifecycle(NetworkBase):
             files.remove(running.status_path)
             if not os.path.exists(self.networks.definitions.path(running.name)):
                 running.forget_leases()
+        undo.retry(self.networks.directory)
 
     def autostart(self) -> list[VirtError]:
         """Start the networks which start with the machine, once after each boot; returns what could not be."""
         if not self.paths.privileged:
             return []
+        undo.retry(self.networks.directory)
         with locks.held(f"{self.networks.autostarted_mark}.lock", "the start of networks", what="lock"):
             if os.path.exists(self.networks.autostarted_mark):
                 return []

@@ -20,7 +20,7 @@ from virtd import constants as c
 from virtd.conf.network import Network, format_network, parse_network
 from virtd.drivers.network import dnsmasq
 from virtd.errors import VirtError
-from virtd.state import files, locks
+from virtd.state import files, locks, undo
 from virtd.state.paths import Paths
 
 # Where libvirt's NSS module looks for the leases of the machine's own networks.
@@ -141,7 +141,8 @@ class Running:
 
     def sweep(self) -> None:
         """Remove what is left of the directory of a network that has ended; the state change lock is held."""
-        for path in (*self.files.all, self.live_path, self.undo_path):
+        undo.keep(self.undo_path)  # if a full disk has kept whoever was to undo it from that
+        for path in (*self.files.all, self.live_path):
             files.remove(path)
         # With what was being written when its writer died.
         for name in os.listdir(self.ports) if os.path.isdir(self.ports) else ():

@@ -18,7 +18,7 @@ from virtd.drivers.qemu.guests import Entry
 from virtd.drivers.qemu.run import tpm
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
-from virtd.state import files
+from virtd.state import files, undo
 from virtd.state.commit import Change
 
 _UNDEFINE_FLAGS = (
@@ -125,6 +125,7 @@ class Definitions(Descriptors):
 
             if not keep_tpm:
                 tpm.remove_state(tpm.state_directory(self.paths.state, entry.uuid))
+        undo.retry(self.guests.running)
 
     def _variables(self, entry: Entry) -> str | None:
         """The file of a guest's UEFI variables; None if it has none."""

@@ -151,6 +151,10 @@ class Guest:
 
     def sweep(self) -> None:
         """Remove what is left of the directory of a guest that has ended; the state change lock is held."""
+        if os.path.exists(self.undo_path):
+            from virtd.state import undo  # nobody has come so far as to undo it, or a full disk kept him from it
+
+            undo.keep(self.undo_path)
         for name in os.listdir(self.directory):
             if name not in ("private", "supervisor", "lock"):
                 files.remove(f"{self.directory}/{name}")

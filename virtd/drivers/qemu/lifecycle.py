@@ -17,7 +17,7 @@ from virtd.drivers.qemu.monitor.client import Event, Monitor
 from virtd.drivers.qemu.run import launch, owners
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol.records import Domain
-from virtd.state import files, locks
+from virtd.state import files, locks, undo
 
 _START_FLAGS = (
     c.VIR_DOMAIN_START_PAUSED
@@ -88,6 +88,7 @@ class Lifecycle(Definitions):
         """Start the guests that are to run whenever the machine does: once after each boot."""
         failures = super().autostart()
         owners.sweep(self.guests.owners)
+        undo.retry(self.guests.running)
         with locks.held(self.guests.definitions_lock, "the start of the machine's guests"):
             if os.path.exists(self.guests.autostarted_mark):
                 return failures

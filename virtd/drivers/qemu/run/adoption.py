@@ -7,7 +7,7 @@ from virtd.drivers.qemu.guest import Guest
 from virtd.drivers.qemu.run.ending import finish, leave
 from virtd.drivers.qemu.run.supervisor import KILL_SECONDS, Supervisor
 from virtd.errors import VirtError
-from virtd.state import locks
+from virtd.state import locks, undo
 from virtd.state.commit import Generation
 from virtd.state.faults import point
 from virtd.state.process import detach, log
@@ -27,6 +27,7 @@ def replace(guest: Guest, generation: Generation, definition: str, log_path: str
             take_over()
         finally:
             lock.release()
+        undo.retry(os.path.dirname(guest.directory))
 
     def take_over() -> None:
         status = guest.status()

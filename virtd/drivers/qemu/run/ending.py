@@ -41,7 +41,7 @@ def finish(guest: Guest, generation: Generation, definition: str, status: Status
         ordered: the VIR_DOMAIN_SHUTOFF_* reason that QEMU was ended for; None if it ended by itself.
     """
     with _tolerance(f"what guest '{guest.name}' had been given cannot be taken back"):
-        undo(guest.undo_path)
+        undo(guest.undo_path, f"guest '{guest.name}'")
     point("end.undone")
     with _tolerance(f"the end of guest '{guest.name}' cannot be written down"):
         _record_end(guest, generation, definition, status, ordered)

@@ -194,6 +194,8 @@ def _end(table: dict[str, Any]) -> None:
             if process.alive():
                 signal.pidfd_send_signal(descriptor, number)
                 deadlines.readable(descriptor, _END_SECONDS)
+        if process.alive():
+            raise deadlines.DeadlineExceeded(f"process {process.pid} does not end")
     except ProcessLookupError:
         pass  # it has ended by itself
     finally:

@@ -47,13 +47,8 @@ def prepare(config: Config, guest: Guest, claims: str, root: str = sysfs.ROOT) -
                 if not _find_usb(source, root):
                     config.hostdevs.remove(hostdev)
                     continue
-                _claim(
-                    claims,
-                    f"usb-{source.bus}-{source.device}",
-                    "USB device",
-                    f"{source.bus:03}:{source.device:03}",
-                    guest,
-                )
+                path = f"{claims}/usb-{source.bus}-{source.device}"
+                _claim(path, "USB device", f"{source.bus:03}:{source.device:03}", guest)
             case MdevSource() as source:
                 _mdev(source, guest, claims, root)
             case ScsiSource() as source if source.protocol != "iscsi":
@@ -93,13 +88,13 @@ def _check_vfio(backend: str | None, root: str) -> None:
 def _pci(source: _Source, guest: Guest, claims: str, root: str, *, managed: bool) -> None:
     address = address_of(source)
     device = sysfs.pci_device(address, root)
-    _claim(claims, f"pci-{address}", "PCI device", address, guest)
+    _claim(_claim_path(claims, address), "PCI device", address, guest)
     if sysfs.driver(device) == sysfs.VFIO:
         return
     if not managed:
         text = f"Unmanaged PCI device {address} must be manually detached from the host"
         raise _error(c.VIR_ERR_OPERATION_INVALID, text)
-    undo.note(guest.undo_path, "pci", address=address, root=root)
+    undo.note(guest.undo_path, "pci", address=address, root=root, claim=_claim_path(claims, address))
     sysfs.bind(address, sysfs.VFIO, root)
 
 
@@ -128,7 +123,8 @@ def prepare_card(
         raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, text)
     card, number = found
     tag = interface.vlan.tags[0].id if interface.vlan is not None and interface.vlan.tags else 0
-    undo.note(guest.undo_path, "vf", card=card, number=number)
+    of = {"address": address, "root": root, "claim": _claim_path(claims, address)}
+    undo.note(guest.undo_path, "vf", card=card, number=number, **of)
     _set_function(card, number, interface.mac or _NO_MAC, tag or 0)
     _pci(source.address, guest, claims, root, managed=bool(source.managed))
 
@@ -166,24 +162,35 @@ def _mdev(source: MdevSource, guest: Guest, claims: str, root: str) -> None:
         raise _error(c.VIR_ERR_CONFIG_UNSUPPORTED, "Mediated host device assignment requires VFIO support")
     if not os.path.exists(f"{root}/bus/mdev/devices/{source.uuid}"):
         raise _error(c.VIR_ERR_DEVICE_MISSING, f"mediated device '{source.uuid}' not found")
-    _claim(claims, f"mdev-{source.uuid}", "mediated device", str(source.uuid), guest)
+    _claim(f"{claims}/mdev-{source.uuid}", "mediated device", str(source.uuid), guest)
 
 
-def _claim(claims: str, name: str, kind: str, what: str, guest: Guest) -> None:
+def _claim_path(claims: str, address: str) -> str:
+    """The file that says which guest has a PCI device."""
+    return f"{claims}/pci-{address}"
+
+
+def _claim(path: str, kind: str, what: str, guest: Guest) -> None:
     """Claim a device for a guest.
+
+    Args:
+        path: the file of the claim.
+        kind, what: what the device is, for messages.
+        guest: the guest's directory.
 
     Raises:
         VirtError: VIR_ERR_OPERATION_INVALID naming who has it.
     """
-    path = f"{claims}/{name}"
-    files.make_directory(claims)
+    files.make_directory(os.path.dirname(path))
+    # Before it is made: whoever undoes what a former life has left of it sees that it is ours now.
+    undo.note(guest.undo_path, "claim", path=path, status=guest.status_path)
     content = f"{guest.name}\n{guest.status_path}\n".encode()
     while True:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
-            other, _, status = (files.read(path) or b"").decode().partition("\n")
-            if os.path.exists(status.strip()) and status.strip() != guest.status_path:
+            other, status = _claimant(path)
+            if os.path.exists(status) and status != guest.status_path:
                 text = f"{kind} {what} is in use by driver QEMU, domain {other}"
                 raise _error(c.VIR_ERR_OPERATION_INVALID, text) from None
             files.remove(path)  # left behind by a guest that a host took along when it went down
@@ -194,8 +201,13 @@ def _claim(claims: str, name: str, kind: str, what: str, guest: Guest) -> None:
             files.write_all(descriptor, content)
         finally:
             os.close(descriptor)
-        undo.note(guest.undo_path, "file", path=path)
         return
+
+
+def _claimant(path: str) -> tuple[str, str]:
+    """Who has a device, as its claim says: the guest's name, and the path of its status."""
+    name, _, status = (files.read(path) or b"").decode().partition("\n")
+    return name, status.strip()
 
 
 def _error(code: int, text: str) -> VirtError:
@@ -209,7 +221,14 @@ def _give_back(table: dict[str, Any]) -> None:
 
 def _forget_function(table: dict[str, Any]) -> None:
     """Take the guest's address from a virtual function."""
+    sysfs.pci_device(table["address"], table["root"])  # which may have gone
     _set_function(table["card"], table["number"], _NO_MAC, 0)
 
 
-undo.KINDS.update(pci=_give_back, vf=_forget_function)
+def _let_go(table: dict[str, Any]) -> None:
+    """Remove a claim, unless it is another guest's."""
+    if _claimant(table["path"])[1] == table["status"]:
+        files.remove(table["path"])
+
+
+undo.KINDS.update(claim=_let_go, pci=_give_back, vf=_forget_function)

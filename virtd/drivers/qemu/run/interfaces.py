@@ -306,7 +306,7 @@ def release(guest: Guest, interface: Interface) -> None:
         if kind == "port":
             return portid is not None and entry.get("port") == portid
         return (
-            kind in ("macvtap", "limits")
+            kind in ("macvtap", "limits", "ovs-port")
             and target is not None
             and target
             in (
@@ -315,7 +315,7 @@ def release(guest: Guest, interface: Interface) -> None:
             )
         )
 
-    undo.undo_some(guest.undo_path, meant)
+    undo.undo_some(guest.undo_path, meant, f"guest '{guest.name}'")
 
 
 def reconnect(context: Context, guest: Guest, old: Interface, new: Interface) -> None:

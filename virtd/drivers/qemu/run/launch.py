@@ -43,10 +43,9 @@ from virtd.drivers.qemu.run.helpers import Helper
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
 from virtd.protocol.records import Domain
-from virtd.state import files, locks
+from virtd.state import files, locks, undo
 from virtd.state.faults import point
 from virtd.state.process import Process, stamp
-from virtd.state.undo import undo
 
 if TYPE_CHECKING:
     from virtd.drivers.qemu.driverbase import DriverBase
@@ -185,9 +184,10 @@ def _await_supervisor(guest: Guest) -> None:
 
 
 def _clear(guest: Guest) -> None:
-    """End and undo what a start has brought about; no supervisor is at work."""
+    """End and undo what a start has brought about, and what is left of former lives; no supervisor is at work."""
     spawning.end_orphan(guest)
-    undo(guest.undo_path)
+    undo.undo(guest.undo_path, f"guest '{guest.name}'")
+    undo.retry(os.path.dirname(guest.directory), guest.uuid)
 
 
 class _Start:

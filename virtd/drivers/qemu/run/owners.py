@@ -11,7 +11,9 @@ import os
 from typing import Any
 
 from virtd.drivers.qemu.run.confine import User, may_use
+from virtd.errors import VirtError
 from virtd.state import files, locks, undo
+from virtd.state.process import log
 
 _CALL = "a change of the owner of an image"
 
@@ -60,10 +62,13 @@ def _lend(record_path: str, path: str, descriptor: int, user: User, guest: str, 
         if [found.st_uid, found.st_gid] != record["given"]:
             record = None if not record["guests"] else record  # somebody else has given it away meanwhile
         elif not record["guests"]:
-            # What nobody has given back: it is as it was before.
-            _give_back(record)
-            found = os.fstat(descriptor)
-            record = None
+            # What nobody has given back: it is as it was before. Unless that cannot be: then it goes on.
+            try:
+                _give_back(record)
+                found = os.fstat(descriptor)
+                record = None
+            except VirtError as error:
+                log(str(error))
     if record is None:
         files.remove(record_path)
         if _usable(found, user, write, always):
@@ -71,8 +76,9 @@ def _lend(record_path: str, path: str, descriptor: int, user: User, guest: str, 
         # The file itself, whatever links lead to it: the link may point elsewhere when the guest ends.
         record = {"path": os.path.realpath(path), "inode": found.st_ino, "guests": []}
         record |= {"owner": [found.st_uid, found.st_gid], "given": [user.uid, user.gid]}
+    # Even if it is in the record already, from a former life that has left it there.
+    undo.note(f"{guest}/undo", "owner", record=record_path, guest=guest)
     if guest not in record["guests"]:
-        undo.note(f"{guest}/undo", "owner", record=record_path, guest=guest)
         record["guests"].append(guest)
     files.replace(record_path, json.dumps(record).encode(), durable=False)
     if found.st_uid != user.uid or always:
@@ -90,7 +96,10 @@ def sweep(directory: str) -> None:
     with locks.held(f"{directory}/lock", _CALL, what="lock of the images' owners"):
         for name in os.listdir(directory):
             if name.endswith(".json"):
-                _leave(f"{directory}/{name}", None)
+                try:
+                    _leave(f"{directory}/{name}", None)
+                except VirtError as error:
+                    log(str(error))  # it stays on record, and the next one who looks tries again
 
 
 def _read(path: str) -> dict[str, Any] | None:
@@ -119,17 +128,24 @@ def _leave(path: str, guest: str | None) -> None:
 
 
 def _give_back(record: dict[str, Any]) -> None:
+    """Make a file its owner's again.
+
+    Raises:
+        VirtError: VIR_ERR_SYSTEM_ERROR; it stays as it is.
+    """
     try:
         descriptor = os.open(record["path"], os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
+        try:
+            # Only the file that was meant, if nobody has given it away since.
+            found = os.fstat(descriptor)
+            if found.st_ino == record["inode"] and [found.st_uid, found.st_gid] == record["given"]:
+                os.chown(f"/proc/self/fd/{descriptor}", *record["owner"])
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError):
         return
-    try:
-        # Only the file that was meant, if nobody has given it away since.
-        found = os.fstat(descriptor)
-        if found.st_ino == record["inode"] and [found.st_uid, found.st_gid] == record["given"]:
-            os.chown(f"/proc/self/fd/{descriptor}", *record["owner"])
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise files.os_error(error, f"cannot give '{record['path']}' back to its owner") from None
 
 
 def _undo(table: dict[str, Any]) -> None:

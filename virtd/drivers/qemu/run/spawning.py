@@ -20,7 +20,7 @@ from virtd.drivers.qemu.run import confine, helpers, supervisor
 from virtd.drivers.qemu.run.ending import leave
 from virtd.drivers.qemu.status import Status
 from virtd.errors import VirtError
-from virtd.state import files, locks
+from virtd.state import files, locks, undo
 from virtd.state.commit import Generation
 from virtd.state.faults import point
 from virtd.state.process import Process, detach
@@ -85,6 +85,8 @@ def supervise(
             _say(connection, {"process": {"pid": process.pid, "start": process.start}})
             watch.run()
             lock.release()
+            # Nobody waits for this process any more: it has time for what it has had to leave behind, or others.
+            undo.retry(os.path.dirname(guest.directory))
 
     of_helpers = [descriptor for helper in spawn.helpers for descriptor in helper.descriptors]
     detach(body, f"virtd: guest {guest.name}", log_path, [leash, *spawn.command.fds, *spawn.passed, *of_helpers])
