@@ -1,5 +1,6 @@
 """Locks: exclusive, bounded, freed by any death of the holder, safe against being unlinked."""
 
+import fcntl
 import os
 import signal
 import time
@@ -134,3 +135,22 @@ def test_a_clock_that_is_set_back_does_not_show(tmp_path: Path, monkeypatch: pyt
         holder = locks.holder(path)
     assert holder is not None
     assert 0 <= holder.seconds < 60
+
+
+def test_who_only_looks_keeps_nobody_from_cleaning_up(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with open(path, "w+b") as file:
+        looked = [False]
+        fcntl.flock(file, fcntl.LOCK_SH)
+        real = locks.probe
+
+        def probe(which: str) -> tuple[bool, locks.Holder | None]:
+            found = real(which)
+            fcntl.flock(file, fcntl.LOCK_UN)
+            looked[0] = True
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(locks, "probe", probe)
+            assert locks.attempt(path, "a test") is not None
+        assert looked == [True]

@@ -35,6 +35,13 @@ _NOTE_SIZE = 192  # bytes; a note is about half of that
 TIMEOUT = deadlines.PATIENCE  # seconds
 
 
+class MissingError(VirtError):
+    """The directory that a lock lies in is not there, and was not to be made."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(c.VIR_ERR_SYSTEM_ERROR, f"cannot open lock file '{path}': No such file or directory")
+
+
 class _Expired(Exception):
     """The interval timer rang while flock() waited."""
 
@@ -132,24 +139,28 @@ def probe(path: str) -> tuple[bool, Holder | None]:
         os.close(descriptor)
 
 
-def acquire(path: str, call: str, *, timeout: float | None = None, what: str = "state change lock") -> Lock:
+def acquire(
+    path: str, call: str, *, timeout: float | None = None, what: str = "state change lock", make: bool = True
+) -> Lock:
     """Take a lock, waiting for its holder if need be.
 
     Args:
-        path: the lock file; it and its directory are made if they are missing.
+        path: the lock file; it is made if it is missing.
         call: what the lock is taken for (a libvirt API name), for the messages of those who wait.
         timeout: the longest wait in seconds; by default what is left of the call's deadline, at most TIMEOUT.
             With 0 there is no wait.
         what: the lock's name in the error message.
+        make: whether its directory is made, too. Not by who does not see to it that the directory goes again.
 
     Raises:
         VirtError: VIR_ERR_OPERATION_TIMEOUT naming the holder, its call and since when.
+        MissingError: there is no such directory, or no more.
     """
     if timeout is None:
         timeout = min(TIMEOUT, deadlines.remaining(TIMEOUT))
     end = time.monotonic() + timeout
     while True:
-        lock = Lock(path, _open(path))
+        lock = Lock(path, _open(path, make=make))
         try:
             if not flock(lock.descriptor, 0):
                 before, begun = holder(path), time.monotonic()
@@ -175,14 +186,17 @@ def _not_acquired(path: str, what: str, before: Holder | None, waited: float) ->
     return VirtError(c.VIR_ERR_OPERATION_TIMEOUT, text)
 
 
-def attempt(path: str, call: str) -> Lock | None:
-    """Take a lock if nobody holds it; None if somebody does."""
-    try:
-        return acquire(path, call, timeout=0)
-    except VirtError as error:
-        if error.code == c.VIR_ERR_OPERATION_TIMEOUT:
+def attempt(path: str, call: str, *, make: bool = True) -> Lock | None:
+    """Take a lock if nobody holds it; None if somebody does. Otherwise as acquire()."""
+    while True:
+        try:
+            return acquire(path, call, timeout=0, make=make)
+        except VirtError as error:
+            if error.code != c.VIR_ERR_OPERATION_TIMEOUT:
+                raise
+        # Unless that was only somebody who looked: he does not hold it, and is not going to do what we would.
+        if probe(path)[0]:
             return None
-        raise
 
 
 @contextmanager
@@ -195,7 +209,7 @@ def held(path: str, call: str, *, timeout: float | None = None, what: str = "sta
         lock.release()
 
 
-def _open(path: str) -> int:
+def _open(path: str, *, make: bool) -> int:
     """Open the lock file; its directory may go at any moment, with the last holder of another lock in it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     for _ in range(_ATTEMPTS):
@@ -205,6 +219,8 @@ def _open(path: str) -> int:
             missing = error
         except OSError as error:
             raise os_error(error, f"cannot open lock file '{path}'") from None
+        if not make:
+            raise MissingError(path)
         make_directory(os.path.dirname(path))
     raise os_error(missing, f"cannot open lock file '{path}'")
 

@@ -1,6 +1,7 @@
-"""What cannot be taken back when a guest has ended keeps nobody from anything, and is taken back later."""
+"""Of a guest that has ended nothing is left; what cannot be taken back hinders nobody, and is taken back later."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,10 @@ from tests.conftest import lacking
 from tests.drivers.qemu.instance import Instance
 from tests.helpers.waiting import SECONDS, wait_for
 from virtd import constants as c
-from virtd.state import sockets
+from virtd.drivers.qemu.guest import Guest
+from virtd.drivers.qemu.monitor import ask
+from virtd.errors import VirtError
+from virtd.state import files, locks, sockets
 
 
 @pytest.fixture
@@ -69,3 +73,54 @@ def test_what_was_busy_goes_before_the_next_start(instance: Instance) -> None:
     assert path.is_socket()
     driver.domain_destroy(domain)
     assert not path.exists()
+
+
+def test_who_waits_with_a_question_makes_nothing_anew(instance: Instance) -> None:
+    """The guest is destroyed meanwhile, and its directory goes."""
+    driver = instance.driver
+    domain = driver.domain_create_xml(instance.xml(), 0)
+    guest = driver.guest(driver.guests.find(domain))
+    with locks.held(f"{guest.directory}/query.lock", "a test") as lock:
+        pid = os.fork()
+        if not pid:
+            lock.pass_on()
+            try:
+                ask.ask(guest, [("query-status", None)])
+            except VirtError as error:
+                os._exit(7 if "domain is not running" in error.message else 1)
+            os._exit(0)
+        wait_for(lambda: re.search(rf"-> FLOCK .* {pid} ", Path("/proc/locks").read_text()), "the wait")
+        driver.domain_destroy(domain)
+        assert os.listdir(driver.guests.running) == []
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert os.listdir(driver.guests.running) == []
+    # Nor who comes when it has gone.
+    with pytest.raises(VirtError, match="domain is not running"):
+        ask.ask(guest, [("query-status", None)])
+    ask.remember(guest, [("query-status", None)], [{}])
+    assert os.listdir(driver.guests.running) == []
+
+
+@pytest.mark.parametrize("made", ["query.lock", ".answers.new", "supervisor", "lock"])
+def test_what_is_made_while_a_directory_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str) -> None:
+    """By who only asks, or supervises too late, it goes, too; not what belongs to the next start."""
+    guest = Guest(str(tmp_path), "uuid", "g")
+    lock = guest.lock("a test")
+    started: list[locks.Lock] = []
+    real = files.remove
+
+    def remove(path: str) -> bool:
+        found = real(path)
+        if path == guest.lock_path:
+            monkeypatch.undo()
+            if made == "lock":
+                started.append(guest.lock("the next start"))
+            Path(guest.directory, made).touch()
+        return found
+
+    monkeypatch.setattr(files, "remove", remove)
+    guest.unlock(lock)
+    assert os.path.exists(guest.directory) == bool(started)
+    for next_lock in started:
+        guest.unlock(next_lock)
+    assert os.listdir(tmp_path) == []

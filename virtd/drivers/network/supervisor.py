@@ -183,6 +183,10 @@ def replace(running: Running, bridge: str) -> None:
         _say(tell, None)
         status = running.status()
         if status is None or not status.active:
+            # It has ended. Of its directory there may be nothing but what the lock has just made again.
+            mine = locks.attempt(running.lock_path, "the clean-up after a network")
+            if mine is not None:
+                running.unlock(mine)
             return
         assert lock.fileno() >= 0
         supervisor = _Supervisor(running, bridge)

@@ -18,6 +18,7 @@ All but private/ belongs to the user virtd runs as: a guest that broke out of QE
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -164,8 +165,19 @@ class Guest:
         files.remove(self.lock_path)
         try:
             os.rmdir(self.directory)
-        except OSError:
-            pass  # somebody makes the next guest of this uuid in it already
+        except OSError as error:
+            if error.errno == errno.ENOTEMPTY:
+                self._sweep_again()
+
+    def _sweep_again(self) -> None:
+        """Remove what somebody has made in the directory while it was swept, who only asks, or supervises too late."""
+        try:
+            lock = locks.attempt(self.lock_path, "the clean-up after the guest", make=False)
+        except locks.MissingError:
+            return
+        # Or somebody makes the next guest of this uuid in it already.
+        if lock is not None:
+            self.unlock(lock)
 
 
 def vcpu_count(config: Config) -> int:

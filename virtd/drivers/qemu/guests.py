@@ -282,7 +282,7 @@ class Guests(views.Collection[Entry]):
             return True
         # Its supervisor may be at work already. One that comes later finds its leash cut, and does nothing.
         if locks.probe(guest.supervisor_path)[0]:
-            lock.release()
+            guest.unlock(lock)
             self._generation = None  # likewise
             return True
         # What it had noted is undone in a process of its own: that may take time, which who looks has not.
@@ -298,8 +298,9 @@ class Guests(views.Collection[Entry]):
     def _sweep(self, uuid: str) -> None:
         """Remove what a guest left behind whose clean-up was cut short."""
         guest = Guest(self.running, uuid, uuid)
-        lock = locks.attempt(guest.lock_path, "the clean-up after a guest") if os.path.isdir(guest.directory) else None
-        if lock is not None and locks.probe(guest.supervisor_path)[0]:
-            lock.release()
-        elif lock is not None:
+        # A supervisor that lives does so itself, and must not find the lock taken by who would leave it to him.
+        if not os.path.isdir(guest.directory) or locks.probe(guest.supervisor_path)[0]:
+            return
+        lock = locks.attempt(guest.lock_path, "the clean-up after a guest")
+        if lock is not None:
             guest.unlock(lock)

@@ -82,7 +82,7 @@ class AgentClient:
         self._hurried = deadlines.remaining(60.0) < _HURRIED
         self._buffer = bytearray()
         try:
-            self._lock = locks.acquire(lock_path, "a guest agent call", what="lock of the guest agent")
+            self._lock = locks.acquire(lock_path, "a guest agent call", what="lock of the guest agent", make=False)
         except VirtError:
             raise self._late("Guest agent not available for now") from None
         with ExitStack() as undo:

@@ -100,12 +100,17 @@ def remember(guest: Guest, commands: Sequence[Command], answers: Answers) -> Non
         if not isinstance(answer, qmp.QMPError)
     }
     # Two may write at the same time: the lock says who does, and the other need not.
-    lock = locks.attempt(_lock_path(guest), "remembering")
+    try:
+        lock = locks.attempt(_lock_path(guest), "remembering", make=False)
+    except locks.MissingError:
+        return  # it has ended
     if lock is None:
         return
     try:
         if os.path.exists(guest.status_path):
             files.replace(path, json.dumps(kept).encode(), durable=False)
+    except VirtError:
+        pass  # it has ended just now, or the disk is full: then there is nothing to remember
     finally:
         lock.release()
 
@@ -129,10 +134,11 @@ def _kept_path(guest: Guest) -> str:
 
 def _acquire(guest: Guest, seconds: float | None = None) -> locks.Lock:
     """Take the lock of a guest's monitor for queries; who holds it is waited for only as long as for the guest."""
-    if not os.path.exists(guest.directory):
-        raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_QEMU)
+    what = "lock of the monitor for queries"
     try:
-        return locks.acquire(_lock_path(guest), "a query", timeout=seconds, what="lock of the monitor for queries")
+        return locks.acquire(_lock_path(guest), "a query", timeout=seconds, what=what, make=False)
+    except locks.MissingError:
+        raise VirtError(c.VIR_ERR_OPERATION_INVALID, "domain is not running", domain=c.VIR_FROM_QEMU) from None
     except VirtError as error:
         if error.code == c.VIR_ERR_OPERATION_TIMEOUT:
             raise deadlines.DeadlineExceeded(f"{error.detail} (vm='{guest.name}')", domain=c.VIR_FROM_QEMU) from None

@@ -135,7 +135,7 @@ def _session(guest: Guest, alias: str, kind: str, path: str, *, force: bool) -> 
 def _claim(guest: Guest, alias: str, *, force: bool) -> Lock:
     """The lock of a console, taken from its holder by force if need be."""
     path, call = f"{guest.directory}/{alias}.console", "virDomainOpenConsole"
-    lock = locks.attempt(path, call)
+    lock = locks.attempt(path, call, make=False)
     if lock is not None:
         return lock
     held, holder = locks.probe(path)
@@ -146,7 +146,7 @@ def _claim(guest: Guest, alias: str, *, force: bool) -> Lock:
             os.kill(holder.pid, signal.SIGTERM)
     except ProcessLookupError:
         pass
-    return locks.acquire(path, call, timeout=5, what="console")
+    return locks.acquire(path, call, timeout=5, what="console", make=False)
 
 
 def _open_terminal(path: str) -> int:
