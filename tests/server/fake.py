@@ -7,6 +7,9 @@
     "die"           its process is killed
     "bug"           it raises what nobody expects
     "error"         it raises a VirtError without a domain
+    "mark FILE"     the process's number is written to a file
+    "leak FILE"     the same, and a descriptor stays open
+    "spawn FILE"    the same, and a child lives on for a while
     "nested 3 SOCK" it makes a connection to the server of that socket, and the same call there with one less
     anything else   it returns at once
 
@@ -21,6 +24,7 @@ import sys
 import time
 
 import virtd.drivers
+import virtd.server.calls
 import virtd.server.worker
 from virtd import constants as c
 from virtd import deadlines
@@ -52,6 +56,14 @@ def act(name: str) -> None:
     elif verb == "mark":
         with open(rest, "a") as file:
             file.write(f"{os.getpid()}\n")
+    elif verb == "leak":
+        os.open("/dev/null", os.O_RDONLY)
+        act(f"mark {rest}")
+    elif verb == "spawn":
+        if not os.fork():
+            act("sleep 0.5")
+            os._exit(0)
+        act(f"mark {rest}")
     elif verb == "nested":
         depth, _, sock = rest.partition(" ")
         if int(depth):
@@ -66,6 +78,7 @@ def act(name: str) -> None:
 
 class FakeDriver(Driver):
     error_domain = c.VIR_FROM_TEST
+    REPEATED = frozenset({"domain_suspend"})
 
     def __init__(self, context):
         super().__init__(context)
@@ -114,6 +127,9 @@ class FakeDriver(Driver):
 
     # change
     def domain_create(self, dom):
+        act(dom.name)
+
+    def domain_suspend(self, dom):
         act(dom.name)
 
     def domain_destroy(self, dom):
@@ -223,6 +239,9 @@ def fork_when_allowed():
 
 
 if __name__ == "__main__":
+    # However slow the machine is: a process waits long enough for another call.
+    virtd.server.calls.KEEP = float(os.environ.get("FAKE_KEEP", "100"))
+    virtd.server.calls.AGE = 100.0
     virtd.server.worker.ANONYMOUS = float(os.environ.get("FAKE_ANONYMOUS", "60"))
     fork_when_allowed()
     virtd.drivers.local_drivers = drivers

@@ -104,12 +104,15 @@ class Driver:
     one-field result, a tuple of several fields in wire order, or a Reply.
 
     Methods of kind `instant` may keep state in the instance. Those of kind `query` and `change` may run in a forked
-    child: what they change of the instance is lost.
+    child: what they change of the instance is lost, but see REPEATED.
     """
 
     error_domain = c.VIR_FROM_NONE  # VIR_FROM_* of errors which do not say where they come from
     # The methods of kind `instant` whose answers follow from basis() and their arguments alone.
     LISTS: frozenset[str] = frozenset()
+    # The methods of kind `change` which alter nothing in the memory of the process that performs them, and are called
+    # many times in a row: a child that has performed one may perform another call.
+    REPEATED: frozenset[str] = frozenset()
 
     def __init__(self, context: Context) -> None:
         self.context = context

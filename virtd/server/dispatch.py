@@ -37,9 +37,10 @@ class Entry:
         basis: gives what the answer follows from, if that is known (virtd.drivers.base.Driver.basis).
         guarded: whether it depends on the call if a read-only client may make it.
         kept: the last answer: what it followed from, the call's payload and its own.
+        repeated: whether the process that performed it may perform another call.
     """
 
-    __slots__ = ("basis", "domain", "guarded", "kept", "kind", "method", "procedure")
+    __slots__ = ("basis", "domain", "guarded", "kept", "kind", "method", "procedure", "repeated")
 
     def __init__(
         self, procedure: Procedure, kind: str, method: Callable[..., Any], domain: int, *, guarded: bool
@@ -51,8 +52,11 @@ class Entry:
         self.guarded = guarded
         self.basis: Callable[[], object] | None = None
         driver = getattr(method, "__self__", None)
-        if isinstance(driver, Driver) and procedure.method in driver.LISTS:
-            self.basis = driver.basis
+        self.repeated = False
+        if isinstance(driver, Driver):
+            self.repeated = procedure.method in driver.REPEATED
+            if procedure.method in driver.LISTS:
+                self.basis = driver.basis
         self.kept: tuple[object, bytes, bytes] | None = None
 
     @property
@@ -225,6 +229,12 @@ def error_bytes(message: Message, problem: Exception, entry: Entry | None = None
         text = f"{name} failed by a bug in virtd ({type(problem).__name__}: {problem}); see its log"
         error = VirtError(c.VIR_ERR_INTERNAL_ERROR, text, domain=c.VIR_FROM_RPC)
     return make_error(message, error).to_bytes()
+
+
+def activity(entry: Entry, args: tuple[Any, ...]) -> str:
+    """A call as titles show it: the procedure's name, and the object's if it has one."""
+    name = getattr(args[0], "name", None) if args else None
+    return f"{entry.activity} {name}" if isinstance(name, str) else entry.activity
 
 
 def close_all(descriptors: tuple[int, ...] | list[int]) -> None:

@@ -23,9 +23,9 @@ from virtd.protocol.messages import CALL, CALL_WITH_FDS, MESSAGE, STREAM, STREAM
 from virtd.protocol.procedure import CHANGE, INSTANT
 from virtd.protocol.programs import BY_NAME
 from virtd.server import auth, log
-from virtd.server.calls import MOMENT, Call, Calls, activity
+from virtd.server.calls import MOMENT, Call, Calls
 from virtd.server.channel import CHUNK, Channel, ChannelClosedError
-from virtd.server.dispatch import Answer, Dispatcher, Entry, close_all, error_bytes
+from virtd.server.dispatch import Answer, Dispatcher, Entry, activity, close_all, error_bytes
 from virtd.server.loop import READ, WRITE, Loop
 from virtd.server.process import RETIRE, Signals, title
 from virtd.server.reports import KNOWN
@@ -121,7 +121,7 @@ class Worker:
             self._process()
         if self._more_events and not self.channel.full:
             self._read_events()
-        if not (self.keepalive.active or self.calls.running or self._limit != FOREVER or self.stopping):
+        if not (self.keepalive.active or self.calls.timed or self._limit != FOREVER or self.stopping):
             return
         now = time.monotonic()
         try:
@@ -325,6 +325,7 @@ class Worker:
     def _after(self, entry: Entry) -> None:
         """See what a call has changed of the session."""
         session = self.session
+        self.calls.dismiss()
         if entry.procedure.subscribes:
             self._watch_events()
             return

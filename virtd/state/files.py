@@ -12,6 +12,9 @@ from virtd.errors import VirtError
 from virtd.state.faults import point
 from virtd.tuples import NamedTuple
 
+# Descriptors that a process keeps open for as long as it lives: nothing is held by them, nobody waits for their end.
+LASTING: set[int] = set()
+
 # Tells whether a path still names the same content: inode, modification time in ns, size.
 Identity = tuple[int, int, int]
 

@@ -19,6 +19,8 @@ from virtd.state import files, locks, undo
 class Lifecycle(NetworkBase):
     """Defining, starting, destroying, undefining networks."""
 
+    REPEATED = frozenset({"network_define_xml", "network_define_xml_flags", "network_undefine"})
+
     def network_define_xml(self, xml: str) -> Network:
         """virNetworkDefineXML."""
         return self.network_define_xml_flags(xml, 0)

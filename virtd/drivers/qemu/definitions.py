@@ -37,6 +37,8 @@ _NVRAM = c.VIR_DOMAIN_UNDEFINE_NVRAM
 class Definitions(Descriptors):
     """Defining and undefining guests."""
 
+    REPEATED = frozenset({"domain_define_xml", "domain_define_xml_flags", "domain_undefine", "domain_undefine_flags"})
+
     @contextmanager
     def definitions_locked(self, call: str) -> Iterator[None]:
         """Keep all others from changing definitions, and from starting guests that are not defined.

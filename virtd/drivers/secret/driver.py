@@ -33,6 +33,8 @@ class SecretDriver(Service):
     error_domain = c.VIR_FROM_SECRET
     scheme = "secret"
     noun = "secret"
+    # Not those that see a value: it goes with the process.
+    REPEATED = frozenset({"secret_define_xml", "secret_undefine"})
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

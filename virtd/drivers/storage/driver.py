@@ -9,3 +9,7 @@ from virtd.drivers.storage.volumequery import VolumeQuery
 
 class StorageDriver(PoolQuery, PoolChange, VolumeQuery, VolumeChange, Transfer):
     """Storage pools and volumes of one instance. Each part adds the procedures of one subject."""
+
+    REPEATED = frozenset(
+        {"storage_pool_define_xml", "storage_pool_undefine", "storage_vol_create_xml", "storage_vol_delete"}
+    )

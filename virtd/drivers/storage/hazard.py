@@ -12,6 +12,7 @@ import signal
 
 from virtd import constants as c
 from virtd import deadlines
+from virtd.state import files
 
 # Below this bound a call is being tried in a process that serves others (virtd.server: 50 ms), and is done again in
 # a child of its own if the try is given up.
@@ -96,6 +97,7 @@ class _Mounts:
             # What the kernel has told is noted with the open file, which a parent and its child would share.
             self._owner = os.getpid()
             self._descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            files.LASTING.add(self._descriptor)
             self._poll = select.poll()
             self._poll.register(self._descriptor, select.POLLPRI)
             self._content = self._read()
