@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from virtd.conf.domain import Domain, assign_aliases, format_domain, parse_domain
+import pytest
+
+from virtd.conf.domain import Domain, assign_aliases, format_both, format_domain, parse_domain
 from virtd.conf.domain.chardev import PtySource
 from virtd.conf.domain.display import VncGraphics
 from virtd.conf.host import GOLDEN_HOST
@@ -50,6 +52,22 @@ def test_run_time_values_are_shown_live_only() -> None:
     assert "passwd='secret'" in format_domain(domain, live=True, secure=True)
     inactive = format_domain(domain)
     assert inactive == (GOLDEN / "linux-pc.out.xml").read_text()
+
+
+PASSWORD = "<graphics type='vnc' port='5900' passwd='secret'/>"
+COOKIE = """<disk type='network'><source protocol='https' name='image'><host name='example.org' port='443'/>
+<cookies><cookie name='user'>secret</cookie></cookies></source><target dev='vdz' bus='virtio'/></disk>"""
+
+
+@pytest.mark.parametrize("device", ["", PASSWORD, COOKIE])
+@pytest.mark.parametrize("live", [False, True])
+def test_both_with_and_without_passwords(device: str, live: bool) -> None:
+    xml = (GOLDEN / "linux-pc.in.xml").read_text().replace("</devices>", f"{device}</devices>")
+    domain = parse_domain(xml, GOLDEN_HOST)
+    public, whole = format_both(domain, live=live)
+    assert public == format_domain(domain, live=live)
+    assert whole == format_domain(domain, live=live, secure=True)
+    assert ("secret" in public, "secret" in whole) == (False, device != "")
 
 
 def test_live_xml_is_read_back() -> None:

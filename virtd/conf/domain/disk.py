@@ -213,7 +213,7 @@ class NetworkSource(SourceBase, kind="network"):
     config = attr("config/@file")
     initiator = attr("initiator/iqn/@name")
     ssl_verify = attr("ssl/@verify", YES_NO)
-    cookies = subs("cookies/cookie", Cookie, when=lambda source, view: view.secure)
+    cookies = subs("cookies/cookie", Cookie, secure=True)
     readahead = attr("readahead/@size", ULONG)
     timeout = attr("timeout/@seconds", ULONG)
     identity_user = attr("identity/@user")

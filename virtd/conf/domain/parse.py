@@ -107,6 +107,18 @@ def finish(domain: Domain, host: Host, *, inactive: bool = True) -> None:
     check(Context(domain, host, emulator, kind))
 
 
+def format_both(domain: Domain, *, live: bool = False) -> tuple[str, str]:
+    """The XML of a domain without passwords, and with them: the same text if there are none.
+
+    Args:
+        live: with run-time values.
+    """
+    view = View(live=live, secure=True)
+    implicit.pair_console(domain)
+    whole = write_document(domain, "domain", view)
+    return format_domain(domain, live=live) if view.secrets else whole, whole
+
+
 def format_domain(domain: Domain, *, live: bool = False, secure: bool = False, migratable: bool = False) -> str:
     """The XML of a domain, as libvirt writes it.
 

@@ -27,13 +27,17 @@ class View:
     Args:
         live: also run-time values (ids, aliases, ports that were chosen).
         secure: also passwords.
+
+    Attributes:
+        secrets: whether there are any passwords, known once something has been written.
     """
 
-    __slots__ = ("live", "secure")
+    __slots__ = ("live", "secrets", "secure")
 
     def __init__(self, *, live: bool = False, secure: bool = False) -> None:
         self.live = live
         self.secure = secure
+        self.secrets = False
 
 
 When = Callable[[Any, View], bool]
@@ -54,11 +58,11 @@ class Field:
 
     def hidden(self, obj: "Model", view: View) -> bool:
         """Whether the value is left out in this view."""
-        return (
-            (self.live and not view.live)
-            or (self.secure and not view.secure)
-            or (self.when is not None and not self.when(obj, view))
-        )
+        if (self.live and not view.live) or (self.when is not None and not self.when(obj, view)):
+            return True
+        if self.secure:
+            view.secrets = True
+        return self.secure and not view.secure
 
 
 class Scalar(Field):
@@ -267,9 +271,9 @@ def inline(model: type[M], *, by: str | None = None) -> M:
     return cast("M", Nested(".", model, by=by, always=True, keep=False))
 
 
-def subs(path: str, model: type[M], *, keep: bool = False, when: When | None = None) -> list[M]:
+def subs(path: str, model: type[M], *, keep: bool = False, secure: bool = False, when: When | None = None) -> list[M]:
     """Declare a list of elements, each a model."""
-    return cast("list[M]", Listed(path, model, by=None, always=False, keep=keep, when=when))
+    return cast("list[M]", Listed(path, model, by=None, always=False, keep=keep, secure=secure, when=when))
 
 
 def texts(path: str, of: Type[T]) -> list[T]:

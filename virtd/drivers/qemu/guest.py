@@ -89,12 +89,12 @@ class Guest:
     @staticmethod
     def live_texts(config: Config) -> tuple[str, str]:
         """The live XML without and with passwords."""
-        from virtd.conf.domain import format_domain
+        from virtd.conf.domain import format_both
 
         for channel in config.channels:
             if channel.state is not None:
                 channel.state = "disconnected"
-        return format_domain(config, live=True, secure=False), format_domain(config, live=True, secure=True)
+        return format_both(config, live=True)
 
     def prepare_texts(self, text: str, secrets: str) -> list[files.Pending]:
         """As prepare_live(), of a live XML that has been formatted already, without and with passwords."""

@@ -10,7 +10,7 @@ it is, as it stands, what clients get to see.
 import zlib
 
 from virtd.conf.domain import Domain as Config
-from virtd.conf.domain import format_domain, parse_domain
+from virtd.conf.domain import format_both, parse_domain
 from virtd.conf.domain.parse import read_domain
 from virtd.conf.host import Host
 from virtd.conf.xml.text import escape
@@ -20,8 +20,8 @@ _MARK = b"<!-- virtd "
 
 def write(config: Config) -> str:
     """The text of a definition, with its check sum."""
-    text = format_domain(config, secure=True)
-    public = " public" if format_domain(config) == text else ""
+    shown, text = format_both(config)
+    public = " public" if shown == text else ""
     return f"{text}{_MARK.decode()}{_sum(text.encode(errors='surrogateescape'))}{public} -->\n"
 
 
