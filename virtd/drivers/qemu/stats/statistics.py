@@ -47,7 +47,7 @@ _OF_QEMU = c.VIR_DOMAIN_STATS_IOTHREAD | c.VIR_DOMAIN_STATS_DIRTYRATE | c.VIR_DO
 PATIENCE = 0.25
 NO_PATIENCE = 0.03
 # So many guests are asked well within the moment that a query has in the worker.
-FEW = 8
+FEW = 32
 
 
 class Statistics(Lookup):
