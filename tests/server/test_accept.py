@@ -26,7 +26,7 @@ def test_processes_say_what_they_are(server):
     with server.client() as one, server.client():
         wait_for(lambda: title(server.pid) == f"virtd: accepting {server.sock} (2 clients)")
         assert title(one.pid()).endswith(f"@unix {URI}: idle")
-        wait_for(lambda: len(server.spares()) == 5)
+        wait_for(lambda: 5 <= len(server.spares()) <= 9)
     wait_for(lambda: title(server.pid) == f"virtd: accepting {server.sock} (0 clients)")
 
 
@@ -211,12 +211,12 @@ def test_fork_fails(serve, tmp_path):
     server = serve(environment={"FAKE_NO_FORK": str(stop)})
     with server.client() as before:
         before.call("domain_create", guest("quick"))
-        wait_for(lambda: len(server.spares()) == 5)
+        wait_for(lambda: len(server.spares()) >= 5)
         stop.touch()
         with pytest.raises(VirtError) as info:
             before.call("domain_create", guest("quick"))
         assert info.value.message == f"cannot fork child process: {os.strerror(errno.EAGAIN)}"
-        clients = [server.client() for _ in range(5)]
+        clients = [server.client() for _ in server.spares()]
         wait_for(lambda: "trying again in 0.2 s" in server.log.read_text())
         late = socket.socket(socket.AF_UNIX)
         late.connect(server.sock)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 QUICKEST, SLOWEST = 0.1, 5.0  # seconds between attempts to fork
 SURPLUS = 4  # waiting processes above min_workers that are kept: clients that come and go cost no fork then
+AHEAD = 3  # of them that are forked when a client has left fewer than min_workers: see Accept._balance
 REFUSALS = 32  # processes that may be busy telling clients of a limit; above it they are hung up on
 PENDING = 64  # clients that may wait for fork() to work again
 PATIENCE = 10.0  # seconds that calls in flight may take after SIGTERM
@@ -180,20 +181,28 @@ class AcceptLoop:
 
     # Children
 
-    def _spares(self) -> int:
-        """How many processes should wait: min_workers, less near max_clients, but always one who can say no."""
+    def _spares(self, ahead: int = 0) -> int:
+        """How many processes should wait: min_workers, less near max_clients, but always one who can say no.
+
+        Args:
+            ahead: how many more.
+        """
         config = self.shared.config
-        return max(1, min(config.number("min_workers"), config.number("max_clients") - self.children.serving))
+        return max(1, min(config.number("min_workers") + ahead, config.number("max_clients") - self.children.serving))
 
     def _balance(self) -> None:
         """Fork waiting processes that are missing, let surplus ones go, and say whether clients must be counted."""
         config = self.shared.config
         wanted = self._spares()
+        # Several at a time: what this process writes to after a fork is copied once for all of them, and what was there
+        # before is shared by them all, and not the memory of one.
+        goal = self._spares(AHEAD) if self.children.serving else wanted
         # Said before the fork: even if each waiting process takes a client, the limit must stand.
-        possible = self.children.serving + self.children.retired_waiting + max(self.children.available, wanted)
+        possible = self.children.serving + self.children.retired_waiting + max(self.children.available, goal)
         self.shared.ask = possible > config.number("max_clients")
-        while self.children.available < wanted and time.monotonic() >= self._next_fork and self._try_fork():
-            continue
+        if self.children.available < wanted:
+            while self.children.available < goal and time.monotonic() >= self._next_fork and self._try_fork():
+                continue
         surplus = self.children.available - wanted - SURPLUS
         if surplus > 0:
             for pid in self.children.most_used(surplus):

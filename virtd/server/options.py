@@ -78,7 +78,7 @@ OPTIONS: dict[str, list[Option]] = {
                "How many clients may be connected of whom it is not known yet who they are; 0 sets no limit. A "
                "client of a Unix socket is never one of them."),
         Option("min_workers", "number", 5,
-               "How many processes wait for clients, forked ahead of need."),
+               "How many processes wait for clients at least, forked ahead of need."),
         Option("max_client_requests", "number", 32,
                "How many calls of one client are worked on in processes of their own at the same time; the others "
                "wait. Calls that are answered at once do not count."),
