@@ -70,6 +70,9 @@ def alone(bench: Bench, virtd: Server, report: Report) -> None:
     first, last = zip(*(starts.qemu_itself(bench.disk) for _ in range(10)), strict=True)
     report.alone["QEMU by itself: from its spawn to its first QMP answer"] = sorted(first)[5]
     report.alone["QEMU by itself: from quit to its end"] = sorted(last)[5]
+    report.alone["4 QEMUs by themselves at once: to the last one's first QMP answer"] = sorted(
+        starts.four_qemus(bench.disk) for _ in range(5)
+    )[2]
     for part, taken in starts.breakdown(bench.disk).items():
         report.alone[f"start of a guest, {part}"] = taken
 

@@ -120,6 +120,7 @@ def _become(body: Callable[[], None], title: str, log_path: str, keep: list[int]
             os.dup2(descriptor, copy)
         close_all_but({0, 1, 2, *keep})
         gc.freeze()
+        gc.enable()
         with deadlines.unlimited():
             body()
         code = 0

@@ -5,6 +5,7 @@ all of it is kept by the modules it belongs to, and right without regard to when
 emulator here, nothing written, and no guest is looked at.
 """
 
+import ctypes
 from contextlib import suppress
 
 from virtd.conf.cpu import x86map
@@ -56,3 +57,4 @@ def warm(paths: Paths) -> None:
     here.recall()
     with suppress(VirtError):  # whoever needs it is told
         _ = here.user
+    ctypes.CDLL(None, use_errno=True)  # by which QEMU's process gives up what it may do
