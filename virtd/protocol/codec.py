@@ -51,6 +51,8 @@ _signatures: dict[Procedure, tuple[tuple[notation.Field, ...], tuple[notation.Fi
 _types: dict[tuple[str, str], Codec] = {}
 _args: dict[Procedure, Codec] = {}
 _results: dict[Procedure, Codec] = {}
+_decoders: dict[Procedure, Callable[[bytes], tuple[Any, ...]]] = {}
+_encoders: dict[Procedure, Callable[[Any], bytes]] = {}
 
 
 def _types_of(program: str) -> Mapping[str, str]:
@@ -152,6 +154,62 @@ def _result_codec(procedure: Procedure) -> Codec:
     return codec
 
 
+def _args_decoder(procedure: Procedure) -> Callable[[bytes], tuple[Any, ...]]:
+    """Gives a call's arguments: without a detour if they have constant size, or there are none."""
+    codec = _args_codec(procedure)
+
+    def decode(payload: bytes) -> tuple[Any, ...]:
+        args: tuple[Any, ...] = _decode(codec, payload, False)
+        return args
+
+    def nothing(_payload: bytes) -> tuple[Any, ...]:
+        return ()
+
+    made: Callable[[bytes], tuple[Any, ...]] = decode
+    if not signature(procedure)[0]:
+        made = nothing
+    elif codec.layout is not None:
+        unpack = codec.layout.unpack_from
+
+        def unpacked(payload: bytes) -> tuple[Any, ...]:
+            try:
+                return unpack(payload)
+            except struct.error:
+                return decode(payload)  # which says what is wrong
+
+        made = unpacked
+    _decoders[procedure] = made
+    return made
+
+
+def _result_encoder(procedure: Procedure) -> Callable[[Any], bytes]:
+    """Makes a reply's payload: without a detour if it has constant size, or is empty."""
+    codec, width = _result_codec(procedure), len(signature(procedure)[1])
+
+    def encode(result: Any) -> bytes:
+        return _encode(codec, result if width > 1 else (result,), procedure)
+
+    def nothing(result: Any) -> bytes:
+        if result is not None:
+            raise EncodeError(f"{procedure}: a result, where none is due")
+        return b""
+
+    made = encode if width else nothing
+    # struct pads and cuts bytes in silence.
+    if codec.layout is not None and "s" not in codec.layout.format:
+        pack = codec.layout.pack
+
+        def packed(result: Any) -> bytes:
+            try:
+                return pack(*result) if width > 1 else pack(result)
+            except (struct.error, TypeError):
+                return encode(result)  # which says what is wrong
+
+        made = packed
+    _encoders[procedure] = made
+    return made
+
+
 def _decode(codec: Codec, payload: bytes, exact: bool) -> Any:
     unpacker = Unpacker(payload)
     try:
@@ -204,6 +262,8 @@ def decode_args(procedure: Procedure, payload: bytes, *, exact: bool = False) ->
     Raises:
         DecodeError: the payload is not what the table says.
     """
+    if not exact:
+        return (_decoders.get(procedure) or _args_decoder(procedure))(payload)
     args: tuple[Any, ...] = _decode(_args_codec(procedure), payload, exact)
     return args
 
@@ -227,16 +287,7 @@ def encode_result(procedure: Procedure, result: Any) -> bytes:
     Raises:
         EncodeError: the result does not fit the table.
     """
-    width = len(signature(procedure)[1])
-    if width > 1:
-        values = result
-    elif width == 1:
-        values = (result,)
-    elif result is None:
-        values = ()
-    else:
-        raise EncodeError(f"{procedure}: a result, where none is due")
-    return _encode(_result_codec(procedure), values, procedure)
+    return (_encoders.get(procedure) or _result_encoder(procedure))(result)
 
 
 def decode_result(procedure: Procedure, payload: bytes, *, exact: bool = False) -> Any:
@@ -262,7 +313,7 @@ def warm() -> None:
     """Build all codecs, so that the processes forked later share them."""
     for program in programs.PROGRAMS.values():
         for procedure in program.procedures.values():
-            _args_codec(procedure)
-            _result_codec(procedure)
+            _args_decoder(procedure)
+            _result_encoder(procedure)
     for name in net.TYPES:
         _named(name, "net")

@@ -75,13 +75,13 @@ class Message(NamedTuple):
         payload = self.payload
         if self.type in WITH_FDS:
             payload = _COUNT.pack(len(self.fds)) + payload
-        if len(payload) > PAYLOAD_MAX:
-            raise codec.EncodeError(f"payload of {len(payload)} bytes, at most {PAYLOAD_MAX}")
-        length = LENGTH_SIZE + HEADER_LENGTH + len(payload)
-        return (
-            HEADER.pack(length, self.program, self.version, self.procedure, self.type, self.serial, self.status)
-            + payload
-        )
+        return _packet(self[:6], payload)
+
+
+def _packet(head: tuple[int, ...], payload: bytes) -> bytes:
+    if len(payload) > PAYLOAD_MAX:
+        raise codec.EncodeError(f"payload of {len(payload)} bytes, at most {PAYLOAD_MAX}")
+    return HEADER.pack(LENGTH_SIZE + HEADER_LENGTH + len(payload), *head) + payload
 
 
 def make_call(procedure: Procedure, serial: int, args: Sequence[Any], fds: Sequence[int] = ()) -> Message:
@@ -105,6 +105,15 @@ def make_reply(call: Message, procedure: Procedure, result: Any, fds: Sequence[i
     payload = codec.encode_result(procedure, result)
     kind = REPLY_WITH_FDS if procedure.fds_in_reply else REPLY
     return Message(call.program, call.version, call.procedure, kind, call.serial, OK, payload, tuple(fds))
+
+
+def reply_bytes(call: Message, payload: bytes) -> bytes:
+    """The answer to a call, as make_reply(call, …).to_bytes(), of a payload and without descriptors.
+
+    Raises:
+        codec.EncodeError: the payload is larger than the protocol allows.
+    """
+    return _packet((*call[:3], REPLY, call[4], OK), payload)
 
 
 def make_error(call: Message, error: VirtError) -> Message:

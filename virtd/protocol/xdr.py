@@ -53,12 +53,14 @@ class Codec(NamedTuple):
         encode: puts a value into a packer.
         format: of a single value of constant size, its letter in `struct`, so that neighbours can be joined.
         strings: of a record of nothing but strings, how many, so that those of a whole array can be joined.
+        layout: of a record of constant size, all of it.
     """
 
     decode: Callable[[Unpacker], Any]
     encode: Callable[[Packer, Any], None]
     format: str = ""
     strings: int = 0
+    layout: struct.Struct | None = None
 
 
 def _fixed(letters: str) -> Codec:
@@ -347,4 +349,7 @@ def record(codecs: Sequence[Codec], make: Callable[[list[Any]], Any]) -> Codec:
         for where, encode_part in encoders:
             encode_part(packer, values[where])
 
-    return Codec(decode, encode, strings=width if all(codec is PRIMITIVES["string"] for codec in codecs) else 0)
+    strings = width if all(codec is PRIMITIVES["string"] for codec in codecs) else 0
+    formats = [codec.format for codec in codecs]
+    layout = struct.Struct(">" + "".join(formats)) if formats and all(formats) else None
+    return Codec(decode, encode, strings=strings, layout=layout)

@@ -16,7 +16,7 @@ from virtd.deadlines import DeadlineExceeded
 from virtd.drivers.base import Driver, Reply, Stream
 from virtd.errors import VirtError
 from virtd.protocol import access, codec
-from virtd.protocol.messages import OK, REPLY, Message, make_error, make_reply, rpc_error
+from virtd.protocol.messages import Message, make_error, make_reply, reply_bytes, rpc_error
 from virtd.protocol.procedure import EVENT, INSTANT, Procedure
 from virtd.protocol.programs import LXC, QEMU, REMOTE, Program
 from virtd.server import auth, log, session
@@ -180,9 +180,9 @@ class Dispatcher:
                 close_all(message.fds)
             return Answer(error_bytes(message, problem, entry))
         try:
-            if type(result) is not Reply:
-                return Answer(make_reply(message, entry.procedure, result).to_bytes())
-            return self._answer(entry, message, result)
+            if type(result) is Reply or entry.procedure.fds_in_reply:
+                return self._answer(entry, message, result if type(result) is Reply else Reply(result))
+            return Answer(reply_bytes(message, codec.encode_result(entry.procedure, result)))
         except Exception as problem:
             if type(result) is Reply:
                 close_all([*result.fds, *([result.stream.descriptor] if result.stream else [])])
@@ -194,9 +194,9 @@ class Dispatcher:
             found = basis()
             kept = entry.kept
             if kept is None or kept[0] is not found or kept[1] != message.payload:
-                reply = make_reply(message, entry.procedure, entry.method(*args))
-                entry.kept = kept = found, message.payload, reply.payload
-            return Answer(Message(*message[:3], REPLY, message.serial, OK, kept[2]).to_bytes())
+                payload = codec.encode_result(entry.procedure, entry.method(*args))
+                entry.kept = kept = found, message.payload, payload
+            return Answer(reply_bytes(message, kept[2]))
         except Exception as problem:
             return Answer(error_bytes(message, problem, entry))
 
