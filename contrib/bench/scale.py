@@ -33,18 +33,19 @@ def list_all(bench: Bench, server: Server, count: int) -> float:
 
 def list_and_info(bench: Bench, server: Server, count: int) -> float:
     connection = server.connect()
-    return median_of(3, lambda: each(lambda: [domain.info() for domain in connection.listAllDomains()], 1))
+    times = max(5, 100 // count)
+    return median_of(times, lambda: each(lambda: [domain.info() for domain in connection.listAllDomains()], 1))
 
 
 def bulk_statistics(bench: Bench, server: Server, count: int) -> float:
     connection = server.connect()
-    return median_of(3, lambda: each(connection.getAllDomainStats, 1))
+    return median_of(max(5, 50 // count), lambda: each(connection.getAllDomainStats, 1))
 
 
 def dump_all(bench: Bench, server: Server, count: int) -> float:
     connection = server.connect()
     domains = connection.listAllDomains()
-    return each(lambda: [domain.XMLDesc() for domain in domains], 1)
+    return median_of(max(3, 50 // count), lambda: each(lambda: [domain.XMLDesc() for domain in domains], 1))
 
 
 def look_up(bench: Bench, server: Server, count: int) -> float:
