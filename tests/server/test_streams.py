@@ -53,6 +53,14 @@ class Flow:
         return found
 
 
+@pytest.fixture(params=["forked", "kept"])
+def client(client, request):
+    """A client for whose next change a process is forked, or who has one that waits for another call."""
+    if request.param == "kept":
+        client.call("domain_suspend", guest("quick"))
+    return client
+
+
 def volume(name="quick", key="key"):
     return StorageVol("pool", name, str(key))
 

@@ -10,7 +10,8 @@
     spare.py, refusal.py    the life of a process that waits for clients; saying no to one
     shared.py, reports.py   what the accept loop and its children have in common; what they tell it
     worker.py               one connection: the poll loop
-    streams.py, calls.py    data beside calls; calls in processes of their own
+    streams.py              data beside calls
+    calls.py, performer.py  calls in processes of their own: what their worker does, and what runs in them
     dispatch.py             from a call's bytes to a driver's method, and back
     session.py, auth.py     what a client has opened; who it is
     channel.py, loop.py     bytes to and from a client; waiting for descriptors

@@ -20,13 +20,23 @@ from virtd import constants as c
 from virtd import deadlines
 from virtd.drivers.base import Stream
 from virtd.errors import VirtError
-from virtd.protocol import codec
 from virtd.protocol.messages import CONTINUE, STREAM, Message
 from virtd.protocol.procedure import CHANGE, QUERY
 from virtd.server import log, process
 from virtd.server.dispatch import Answer, Dispatcher, Entry, activity, close_all, error_bytes
 from virtd.server.loop import READ, Loop
-from virtd.server.performer import ANSWER, DONE, FAILED, KEPT, PATIENCE, SPARSE, WORKS, Frames, Performer
+from virtd.server.performer import (
+    ANSWER,
+    DONE,
+    FAILED,
+    KEPT,
+    PATIENCE,
+    SPARSE,
+    WORKS,
+    Frames,
+    Performer,
+    asks_for_holes,
+)
 
 MOMENT = 0.05  # seconds for which a worker tries a query itself
 GRACE = 5.0  # seconds more before such a process is killed
@@ -58,7 +68,7 @@ class Call:
         self.done: bytes | None = None
         self.on_end: Callable[[], None] | None = None
         self.deadline = math.inf
-        self.sparse = _asks_for_holes(entry, args)
+        self.sparse = asks_for_holes(entry, args)
 
     @property
     def title(self) -> str:
@@ -109,13 +119,6 @@ class Process:
         """Let go of it: it has ended, or is left to itself."""
         self.frames.close()
         os.close(self.pidfd)
-
-
-def _asks_for_holes(entry: Entry, args: tuple[Any, ...]) -> bool:
-    if not entry.procedure.sparse:
-        return False
-    flags = args[codec.argument_names(entry.procedure).index("flags")]
-    return bool(flags & entry.procedure.sparse)
 
 
 class Calls:
@@ -227,8 +230,7 @@ class Calls:
         try:
             process.default_signals()
             self._let_go()
-            performer = Performer(self.dispatcher, pipe, self._label)
-            performer.run(call.entry, call.message, call.args, sparse=call.sparse)
+            Performer(self.dispatcher, pipe, self._label).run(call.entry, call.message, call.args)
         except BaseException as problem:
             log.bug(f"{call.title} failed by a bug", problem)
         finally:

@@ -22,9 +22,11 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from virtd import deadlines
+from virtd.drivers.base import Stream
+from virtd.protocol import codec
 from virtd.protocol.framing import Framer
 from virtd.protocol.messages import CONTINUE, ERROR, HEADER, STREAM, Message
 from virtd.protocol.procedure import QUERY
@@ -66,6 +68,7 @@ class Frames:
     def read(self) -> list[Frame]:
         """The frames that have come."""
         while True:
+            # To the end, however little one reading gives: the kernel stops behind bytes that carry descriptors.
             try:
                 data, ancillary, _flags, _address = self.sock.recvmsg(_CHUNK, _FDS_ROOM, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
@@ -76,7 +79,7 @@ class Frames:
                 self._fds.extend(array.array("i", numbers))
             self._buffer += data
             self.finished = not data
-            if not data or len(data) < _CHUNK:
+            if not data:
                 break
         return self._complete()
 
@@ -130,29 +133,19 @@ class Performer:
         self._label = label
         self._before = 0  # descriptors
 
-    def run(self, entry: Entry, message: Message, args: tuple[object, ...], *, sparse: bool) -> None:
+    def run(self, entry: Entry, message: Message, args: tuple[object, ...]) -> None:
         """Perform a call, and others as long as some come. The process is to end then.
 
         Args:
             entry, message, args: the call.
-            sparse: whether the client asked for holes in a stream.
         """
         # A process that ends with its call leaves no garbage; to look for it would cost a start of a guest 2 ms.
         gc.disable()
-        self._say(activity(entry, args))
         if entry.repeated:
             self._before = _descriptors()
-        if entry.kind == QUERY:
-            with deadlines.limit(PATIENCE):
-                answer = self._dispatcher.perform(entry, message, args)
-        else:
-            answer = self._dispatcher.perform(entry, message, args)
-        if answer.stream is not None:
-            self._stream(entry, message, answer, sparse)
-            return
         framer = Framer()
         framer.unlimit()
-        while self._hand_over(entry, answer):
+        while self._perform(entry, message, args):
             gc.enable()
             self._say("waiting for another call")
             while (following := framer.next_message()) is None:
@@ -161,25 +154,28 @@ class Performer:
                     return
                 framer.receive(data)
             message = following
-            entry, answer = self._another(message)
+            entry, args = self._dispatcher.prepare(message)
+            self._dispatcher.refresh()
 
-    def _another(self, message: Message) -> tuple[Entry, Answer]:
-        """Perform a call which the worker would have forked for."""
-        entry, args = self._dispatcher.prepare(message)
+    def _perform(self, entry: Entry, message: Message, args: tuple[object, ...]) -> bool:
+        """Perform a call, and hand over what comes of it; whether the process waits for another one then."""
         self._say(activity(entry, args))
-        self._dispatcher.refresh()
-        return entry, self._dispatcher.perform(entry, message, args)
+        if entry.kind == QUERY:
+            with deadlines.limit(PATIENCE):
+                answer = self._dispatcher.perform(entry, message, args)
+        else:
+            answer = self._dispatcher.perform(entry, message, args)
+        if answer.stream is not None:
+            self._stream(entry, message, answer, answer.stream, sparse=asks_for_holes(entry, args))
+            return False
+        kept = entry.repeated and not answer.fds and not _failed(answer.data) and self._as_before()
+        send(self._pipe, KEPT if kept else ANSWER, answer.data, answer.fds)
+        return kept
 
     def _say(self, what: str) -> None:
         title = f"{self._label()}: {what}"
         process.title(f"worker for {title}")
         log.about(title)
-
-    def _hand_over(self, entry: Entry, answer: Answer) -> bool:
-        """Send the answer; whether the process waits for another call then."""
-        kept = entry.repeated and not answer.fds and not _failed(answer.data) and self._as_before()
-        send(self._pipe, KEPT if kept else ANSWER, answer.data, answer.fds)
-        return kept
 
     def _as_before(self) -> bool:
         """Whether neither a child nor a descriptor is left."""
@@ -188,9 +184,7 @@ class Performer:
             return False
         return _descriptors() == self._before
 
-    def _stream(self, entry: Entry, message: Message, answer: Answer, sparse: bool) -> None:
-        stream = answer.stream
-        assert stream is not None
+    def _stream(self, entry: Entry, message: Message, answer: Answer, stream: Stream, *, sparse: bool) -> None:
         if sparse and stream.sparse is not None:
             stream = stream.sparse()
         kind = OPENED if stream.work is None else SPARSE if stream.holes else WORKS
@@ -206,6 +200,14 @@ class Performer:
             send(self._pipe, FAILED, error_bytes(packet, problem, entry))
         else:
             send(self._pipe, DONE, b"")
+
+
+def asks_for_holes(entry: Entry, args: tuple[Any, ...]) -> bool:
+    """Whether a call asks for a stream with holes."""
+    if not entry.procedure.sparse:
+        return False
+    flags = args[codec.argument_names(entry.procedure).index("flags")]
+    return bool(flags & entry.procedure.sparse)
 
 
 def _failed(reply: bytes) -> bool:

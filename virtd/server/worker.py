@@ -304,7 +304,7 @@ class Worker:
             return
         if stream.work is not None:
             log.error(f"{entry.activity} wants to work on after its reply, and is not done in a process of its own")
-        self._open_stream(entry, message, stream, Call(entry, message, ()).sparse, None)
+        self._open_stream(entry, message, stream, False, None)
 
     def _answer_call(self, call: Call, reply: Answer) -> None:
         """Send what a process has given."""
