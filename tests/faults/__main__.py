@@ -23,13 +23,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin none after so long")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=0, metavar="ROUNDS", help="instead: SIGKILL at random instants")
+    parser.add_argument("--stops", action="store_true", help="instead: processes are stopped at the points (SIGSTOP)")
     options = parser.parse_args()
     if options.kills:
         return _kills(options.seed, options.kills)
     tried, survived, missed = Counter[str](), Counter[str](), Counter[str]()
     begun = time.monotonic()
     chosen = [operation for operation in OPERATIONS if options.only in operation.name]
-    limits = {"most": options.most, "kinds": options.kind, "seconds": options.minutes * 60}
+    limits = {"most": options.most, "kinds": options.kind, "seconds": options.minutes * 60, "stopping": options.stops}
     announce = partial(print, "to be tried:", flush=True)
     for outcome in campaign(chosen, seed=options.seed, announce=announce, **limits):
         name = outcome.plan.operation.name

@@ -19,6 +19,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.faults import stops
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.world import BrokenError, Shown, World
 from virtd.errors import VirtError
@@ -48,8 +49,14 @@ class Outcome(NamedTuple):
     problem: str  # empty if it was survived
 
 
-def discover(world: World, operation: Operation) -> tuple[list[Plan], Shown, Shown]:
-    """All faults that can be put into an operation, and what is shown before and after it."""
+def discover(world: World, operation: Operation, *, stopping: bool = False) -> tuple[list[Plan], Shown, Shown]:
+    """All faults that can be put into an operation, and what is shown before and after it.
+
+    Args:
+        world: the world.
+        operation: which.
+        stopping: that processes are stopped (stops.py), instead of killed, or let fail.
+    """
     before = prepare(world, operation)
     with world.client(warm=True) as client:
         (world.faults / "seen").unlink(missing_ok=True)
@@ -62,8 +69,8 @@ def discover(world: World, operation: Operation) -> tuple[list[Plan], Shown, Sho
     plans = []
     for line, count in Counter(lines).items():
         role, point, fails = line.split()
-        actions = ["SIGKILL"]
-        if fails == "1":
+        actions = list(stops.ACTIONS) if stopping else ["SIGKILL"]
+        if fails == "1" and not stopping:
             actions += _FORK_FAILURES if "fork" in point else FAILURES
         plans += [Plan(operation, role, point, turn, action) for turn in range(1, count + 1) for action in actions]
     return plans, before, after
@@ -84,10 +91,13 @@ def attempt(world: World, plan: Plan, before: Shown, after: Shown) -> Outcome:
     (world.faults / "seen").unlink(missing_ok=True)
     try:
         prepare(world, plan.operation)
-        order = {"role": plan.role, "point": plan.point, "turn": plan.turn, "action": plan.action}
+        action = "SIGSTOP" if plan.action in stops.ACTIONS else plan.action
+        order = {"role": plan.role, "point": plan.point, "turn": plan.turn, "action": action}
         staged = world.faults / "staged"
         staged.write_text(json.dumps(order))
-        result = _act(world, plan.operation, staged)
+        result = _act(world, plan.operation, staged, plan.action)
+        if result and plan.action == stops.SHORTLY:
+            raise BrokenError(f"it has not gone on: {result}")
         (world.faults / "plan").unlink(missing_ok=True)
         world.settle()
         judge(world, plan.operation, before, after, result)
@@ -102,14 +112,17 @@ def attempt(world: World, plan: Plan, before: Shown, after: Shown) -> Outcome:
     return Outcome(plan, fired.exists(), "")
 
 
-def _act(world: World, operation: Operation, staged: Path | None = None) -> str:
-    """Carry an operation out, with a plan in force if there is one; returns its error."""
+def _act(world: World, operation: Operation, staged: Path | None = None, action: str = "") -> str:
+    """Carry an operation out, with a plan in force if there is one, and its action; returns its error."""
     try:
         with world.client(warm=True) as client:
             if staged is not None:
                 (world.faults / "seen").unlink(missing_ok=True)
                 staged.rename(world.faults / "plan")
-            world.do(client, operation.call)
+            if action in stops.ACTIONS:
+                stops.do(world, client, operation.call, action)
+            else:
+                world.do(client, operation.call)
     except VirtError as error:
         return f"{error.code}: {error.message}"
     except (EOFError, ConnectionError):
@@ -164,6 +177,7 @@ def campaign(
     kinds: str = "",
     seconds: float = math.inf,
     announce: Callable[[int], object] = bool,
+    stopping: bool = False,
 ) -> Iterator[Outcome]:
     """Try all faults, or so many of them that the seed chooses; of each operation one in turn, so that a campaign
     that is not carried to its end has covered all of them.
@@ -175,14 +189,16 @@ def campaign(
         kinds: only plans whose text contains this.
         seconds: after this time no other one is begun.
         announce: called with how many there are to be tried.
+        stopping: as for discover().
     """
     end = time.monotonic() + seconds
     dice = random.Random(seed)
-    world = World()
+    patience = stops.PATIENCE if stopping else None
+    world = World(patience=patience)
     try:
         chosen = []
         for operation in operations:
-            plans, before, after = discover(world, operation)
+            plans, before, after = discover(world, operation, stopping=stopping)
             plans = [plan for plan in plans if kinds in str(plan)]
             plans = dice.sample(plans, len(plans) if most is None else min(most, len(plans)))
             chosen.append([(plan, before, after) for plan in plans])
@@ -199,6 +215,6 @@ def campaign(
                         world.close()
                     except BrokenError:
                         pass
-                    world = World()
+                    world = World(patience=patience)
     finally:
         world.close()

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import signal
 
 import pytest
 
 from tests.conftest import lacking
-from tests.faults.campaign import campaign
+from tests.faults import operations, stops
+from tests.faults.campaign import Plan, attempt, campaign, discover
 from tests.faults.kills import kills
-from tests.faults.operations import DEFINE_SECRET, DESTROY, OPERATIONS, RUNNING, SUSPEND, TITLE, Call
+from tests.faults.operations import OPERATIONS
 from tests.faults.world import BrokenError, World
 from tests.helpers.processes import end
-from tests.helpers.waiting import wait_for
 from virtd.errors import VirtError
 from virtd.state import locks
 
@@ -45,44 +42,38 @@ def test_kills_at_any_instant() -> None:
     assert sum(outcome.hit for outcome in outcomes) > 0.5 * len(outcomes)
 
 
-@pytest.mark.parametrize(
-    ("call", "role", "point", "changes"),
-    [
-        (SUSPEND, "worker", "lock.taken", True),
-        (SUSPEND, "guest", "commit.begun", False),
-        (TITLE, "worker", "commit.begun", False),
-        (TITLE, "worker", "file.renamed", False),
-    ],
-)
-def test_who_is_stopped_goes_on_later(call: Call, role: str, point: str, changes: bool) -> None:
-    """Others are answered meanwhile; and what they change, too, unless it was stopped in the middle of a commit."""
-    world = World()
+def test_who_is_stopped_keeps_nobody_for_long() -> None:
+    """Others are answered meanwhile, or told who it is; then it goes on, or is killed."""
+    steps = {
+        "suspend": [
+            ("worker", "lock.taken", stops.SHORTLY),
+            ("worker", "lock.taken", stops.LONG),
+            ("guest", "commit.begun", stops.KILLED),
+        ],
+        "set its title": [("worker", "file.renamed", stops.SHORTLY)],
+    }
+    world = World(patience=2)
     try:
-        with world.client(warm=True) as client, world.client(warm=True) as other:
-            for one in RUNNING:
-                world.do(client, one)
-            (world.faults / "seen").unlink(missing_ok=True)
-            order = {"role": role, "point": point, "turn": 1, "action": "SIGSTOP"}
-            staged = world.faults / "staged"
-            staged.write_text(json.dumps(order))
-            staged.rename(world.faults / "plan")
-            waiting = world.send(client, call)
-            stopped = wait_for(lambda: [one for one in world.instance.processes() if one.state == "T"], "a stop")
-            try:
-                assert len(other.call("connect_list_all_domains", 1, 0)[0]) == 3
-                if changes:
-                    world.do(other, DEFINE_SECRET)
-                assert not select.select([client.sock], [], [], 0)[0]
-            finally:
-                for one in stopped:
-                    os.kill(one.pid, signal.SIGCONT)
-            assert waiting is not None
-            client.reply(waiting)
-            world.do(client, DESTROY)
-        world.empty()
-        world.check_locks()
-        world.check_emptied()
-        world.check_log()
+        for operation in OPERATIONS:
+            if operation.name in steps:
+                _, before, after = discover(world, operation)
+                for role, point, action in steps[operation.name]:
+                    outcome = attempt(world, Plan(operation, role, point, 1, action), before, after)
+                    assert (outcome.problem, outcome.fired) == ("", True), str(outcome.plan)
+    finally:
+        world.close()
+
+
+def test_it_would_find_who_waits_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And who is not told for whom."""
+    world = World(patience=stops.PATIENCE)
+    try:
+        suspend = next(operation for operation in OPERATIONS if operation.name == "suspend")
+        _, before, after = discover(world, suspend)
+        monkeypatch.setattr(stops, "_LOOKS", [operations.SUSPEND])
+        monkeypatch.setattr(stops, "_BOUND", 0.5)
+        outcome = attempt(world, Plan(suspend, "worker", "lock.taken", 1, stops.SHORTLY), before, after)
+        assert outcome.problem == "domain_suspend does not come to an end"
     finally:
         world.close()
 

@@ -62,9 +62,10 @@ class World:
 
     Args:
         armed: whether its processes pass fault points.
+        patience: how many seconds a call waits for what usually takes far less; None: as long as in earnest.
     """
 
-    def __init__(self, *, armed: bool = True) -> None:
+    def __init__(self, *, armed: bool = True, patience: float | None = None) -> None:
         self._outside = -1
         if not os.geteuid():
             self._outside = os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -82,15 +83,20 @@ class World:
         for name in ("a", "b"):
             bootsector.write_boot_disk(images / f"{name}.img", then="serve")
         (self.root / "pool").mkdir()
-        if armed:
-            os.environ[faults.VARIABLE] = str(self.faults)
+        variables = {faults.VARIABLE: str(self.faults)} if armed else {}
+        if patience is not None:
+            variables["VIRTD_PATIENCE"] = str(patience)
+        os.environ.update(variables)
         try:
             self.instance.start()
         finally:
-            os.environ.pop(faults.VARIABLE, None)
+            for name in variables:
+                del os.environ[name]
         self._bystander = self._start_bystander(images)
         self._tracebacks = 0
         self.empty()
+        with self.client() as client:
+            client.call("connect_get_all_domain_stats", [], 0, 0)  # what it has answered is kept
         self.check_log()
         self.baseline = self.left()
 

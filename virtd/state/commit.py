@@ -5,9 +5,9 @@ All that others can see (a definition, a guest's status, an event in the journal
 that was read under one value of the counter is right for as long as the value stands. Who finds another value is told
 which files have been changed meanwhile (ring.py), and reads only these again.
 
-A process can die inside a commit. The counter's second word is 1 while a commit is under way; a reader who finds
-it so trusts no view, and completes the commit of a writer that died: the files that it has not changed stay as they
-are, and what it was about to tell of those that it has changed is told.
+A process can die inside a commit. While one is under way the counter's second word says who is at it, and since when.
+A reader who finds it so trusts no view, and completes the commit of a writer that died: the files that it has not
+changed stay as they are, and what it was about to tell of those that it has changed is told.
 """
 
 from __future__ import annotations
@@ -28,9 +28,14 @@ from virtd.state import journal, locks, ring
 from virtd.state.faults import point
 from virtd.state.files import Pending, make_directory, os_error, read, remove, rename, write_all
 
-# The counter; 1 while a commit is under way; how many changes of files there have been, and how many of them in commits
-# that have ended.
+# The counter; who is in a commit, and since when (0: nobody); how many changes of files there have been, and how many
+# of them in commits that have ended.
 _WORDS = struct.Struct("=QQQQ")
+
+
+# A number of a process, below the milliseconds since the machine was booted (PID_MAX_LIMIT, <linux/threads.h>).
+_PID_BITS = 22
+_PID_MASK = (1 << _PID_BITS) - 1
 
 
 class Change:
@@ -143,6 +148,11 @@ class Intent:
         self.forget()
 
 
+def _mine() -> int:
+    """What the second word says of this process."""
+    return int(locks.now() * 1000) << _PID_BITS | os.getpid()
+
+
 def _inode(path: str) -> int | None:
     """What tells a file from the one that takes its place."""
     try:
@@ -217,12 +227,12 @@ class Generation:
         descriptor = self._open()
         try:
             if not locks.flock(descriptor, min(locks.TIMEOUT, deadlines.remaining(locks.TIMEOUT))):
-                text = f"cannot acquire the lock of commits, '{self._path}': a process has been stopped inside one"
-                raise VirtError(c.VIR_ERR_OPERATION_TIMEOUT, text)
+                text = f"cannot acquire the lock of commits, '{self._path}' (held by {self._holder()}): "
+                raise VirtError(c.VIR_ERR_OPERATION_TIMEOUT, text + "a process has been stopped inside one")
             if _WORDS.unpack_from(self._map)[1]:
                 self._complete()
             counter, _, changes, ended = _WORDS.unpack_from(self._map)
-            _WORDS.pack_into(self._map, 0, counter, 1, changes, ended)
+            _WORDS.pack_into(self._map, 0, counter, _mine(), changes, ended)
             point("commit.begun")
             with _Completion(self):
                 change = Change(self._note)
@@ -236,6 +246,15 @@ class Generation:
             point("commit.ended")
         finally:
             os.close(descriptor)
+
+    def _holder(self) -> locks.Holder | str:
+        """Who is in a commit."""
+        busy = int(_WORDS.unpack_from(self._map)[1])
+        pid = busy & _PID_MASK
+        title = (read(f"/proc/{pid}/cmdline") or b"").rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+        if not title:
+            return "an unknown process"  # it has come out of it just now
+        return locks.Holder(pid, f"'{title}'", max(0.0, locks.now() - (busy >> _PID_BITS) / 1000))
 
     def _complete(self) -> int:
         """End a commit, one's own or that of a writer that died; the lock is held."""

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from virtd import uuids
@@ -157,24 +157,15 @@ class DefinitionDirectory:
         Raises:
             VirtError: VIR_ERR_OPERATION_TIMEOUT naming the holder.
         """
-        with locks.held(lock_path, call, what=what) as lock:
-            if lock.abandoned:
-                self._mend()
-            try:
-                yield
-            except BaseException:
-                with suppress(VirtError):  # the disk may be broken; what is left is overwritten, or mended later
-                    self._mend()
-                raise
+        with mending(lock_path, call, self._mend, what=what):
+            yield
 
     def _mend(self) -> None:
         """Remove what was cut short: new content that was not published, links of objects that are gone.
 
         Nothing of this can be seen by those who read.
         """
-        for name in os.listdir(self.directory):
-            if name.startswith(".") and name.endswith(".xml.new"):
-                files.remove(f"{self.directory}/{name}")
+        files.forget_pending(self.directory)
         for name in os.listdir(self._links):
             if not os.path.exists(f"{self.directory}/{name}"):
                 files.remove(f"{self._links}/{name}", durable=True)
@@ -196,6 +187,25 @@ class DefinitionDirectory:
             pass
         except OSError as error:
             raise files.os_error(error, f"Failed to create symlink '{path}' to '{self.path(name)}'") from None
+
+
+@contextmanager
+def mending(lock_path: str, call: str, mend: Callable[[], None], *, what: str) -> Iterator[None]:
+    """Hold a lock, and clear away what one has left who died with it, or fails now.
+
+    Args:
+        lock_path, call, what: as for virtd.state.locks.acquire(), which raises the same.
+        mend: clears away.
+    """
+    with locks.held(lock_path, call, what=what) as lock:
+        if lock.abandoned:
+            mend()
+        try:
+            yield
+        except BaseException:
+            with suppress(VirtError):  # the disk may be broken; what is left is overwritten, or mended later
+                mend()
+            raise
 
 
 def _read_file(path: str, identity: files.Identity) -> _Known | None:

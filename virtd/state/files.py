@@ -175,6 +175,13 @@ def forget(path: str) -> None:
     remove(_temporary(path))
 
 
+def forget_pending(directory: str) -> None:
+    """Remove new content of files that has not been published; nobody is about to."""
+    for name in os.listdir(directory):
+        if name.startswith(".") and name.endswith(".new"):
+            remove(f"{directory}/{name}")
+
+
 def make_directory(path: str, mode: int = 0o711) -> None:
     """Make a directory and those above it; an existing one stays as it is."""
     if os.path.isdir(path):

@@ -46,7 +46,7 @@ class _Expired(Exception):
     """The interval timer rang while flock() waited."""
 
 
-def _now() -> float:
+def now() -> float:
     """Seconds since the machine was booted: the same for all processes, and nobody sets it."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -69,7 +69,7 @@ class Lock:
 
     def say(self, call: str) -> None:
         """Write into the file who holds the lock and for which call; for error messages only."""
-        self._note(json.dumps({"pid": os.getpid(), "call": call, "since": _now()}).encode())
+        self._note(json.dumps({"pid": os.getpid(), "call": call, "since": now()}).encode())
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
@@ -115,7 +115,7 @@ def holder(path: str) -> Holder | None:
     try:
         with open(path, encoding="utf-8") as file:
             note = json.load(file)
-        return Holder(int(note["pid"]), str(note["call"]), max(0.0, _now() - float(note["since"])))
+        return Holder(int(note["pid"]), str(note["call"]), max(0.0, now() - float(note["since"])))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

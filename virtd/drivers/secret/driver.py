@@ -14,8 +14,9 @@ from virtd.drivers.secret.store import Entry, Secrets
 from virtd.drivers.service import Service
 from virtd.errors import VirtError, unsupported_flags
 from virtd.protocol import records
-from virtd.state import files, journal, locks
+from virtd.state import files, journal
 from virtd.state.commit import Change
+from virtd.state.definitions import mending
 
 # virConnectListAllSecrets: pairs of flags, of which a secret must meet one in each pair that is asked for at all.
 _LIST_FLAGS = (
@@ -151,8 +152,8 @@ class SecretDriver(Service):
 
     # Helpers
 
-    def _locked(self, call: str) -> AbstractContextManager[locks.Lock]:
-        return locks.held(self.secrets.lock_path, call, what="lock of the secrets")
+    def _locked(self, call: str) -> AbstractContextManager[None]:
+        return mending(self.secrets.lock_path, call, self.secrets.mend, what="lock of the secrets")
 
     def _find(self, secret: records.Secret) -> Entry:
         return self.secrets.find(uuids.to_text(secret.uuid))

@@ -152,6 +152,11 @@ class Secrets:
             return self.value(entry)
         return self.value(self.find_usage(usage_type, reference.usage or ""))
 
+    def mend(self) -> None:
+        """Remove what was cut short: new content that was not published; the lock of the secrets is held."""
+        for directory in (self.lasting, self.ephemeral):
+            files.forget_pending(directory)
+
     def _read(self) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
         known, self._known = self._known, {}
