@@ -54,8 +54,15 @@ class Limited(Instance):
         subprocess.run([*self._become, sys.executable, "-ISc", script, "-", *pids], check=True)
 
     def lift(self) -> None:
-        """Lift the limit."""
-        self.limit(HARD)
+        """Lift the limit, also from those that are forked meanwhile by one who has it still."""
+
+        whole = "unlimited" if HARD == resource.RLIM_INFINITY else str(HARD)
+
+        def lifted() -> bool:
+            self.limit(HARD)
+            return all(_limit_of(process.pid) in ("", whole) for process in self.processes())
+
+        wait_for(lifted, "the limit's end")
 
     def client(self) -> Client:
         """A connection."""
@@ -65,6 +72,15 @@ class Limited(Instance):
         """What runs of a guest."""
         titles = [process.title for process in self.processes()]
         return [title for title in titles if re.search(rf"virtd: guest {name}$|-name guest={name},", title)]
+
+
+def _limit_of(pid: int) -> str:
+    """The limit that is in force for a process; empty if it has ended."""
+    try:
+        found = re.search(r"^Max processes +(\d+|unlimited)", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return found[1] if found else ""
 
 
 def tasks() -> int:
